@@ -1,0 +1,171 @@
+"""What data sets of plain image files share: the source, class indices and random splits."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.base import ImageDataModule, ImageSource
+from datamodules.images import read_image
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+SPLITS = ("train", "val", "test")
+Labels = tuple[int, ...]
+
+
+class FileSource(ImageSource):
+    """Image files below a root with their class indices; `num_classes` 0 means unlabelled."""
+
+    def __init__(self, root: Path, labels: dict[str, Labels], num_classes: int) -> None:
+        self.root, self.names, self.labels = root, list(labels), labels
+        self.num_classes = num_classes
+
+    def load(self, index: int) -> dict[str, Any]:
+        """Return the image and, unless unlabelled, its target."""
+        name = self.names[index]
+        sample = {"image": read_image(str(self.root / name))}
+        if self.num_classes:
+            sample["target"] = multi_hot(self.labels[name], self.num_classes)
+        return sample
+
+
+def multi_hot(classes: Sequence[int], num_classes: int) -> Tensor:
+    """Return (num_classes,) bool, true at `classes`.
+
+    Example:
+        >>> multi_hot([2], 3)
+        tensor([False, False,  True])
+    """
+    target = torch.zeros(num_classes, dtype=torch.bool)
+    target[list(classes)] = True
+    return target
+
+
+def random_split(
+    names: Sequence[str], fractions: Sequence[float], seed: int
+) -> dict[str, list[str]]:
+    """Divide `names` into train, val and test at random; the parts keep the given order.
+
+    Raises:
+        ValueError: If there are not three fractions from 0 to 1 with sum 1.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1.0) > 1e-6:
+        raise ValueError(f"fractions must be three numbers >= 0 with sum 1, got {list(fractions)}")
+    rank = np.random.default_rng(seed).permutation(len(names))
+    ends = [round(sum(fractions[: split + 1]) * len(names)) for split in range(3)]
+    return {
+        split: [name for name, place in zip(names, rank, strict=True) if start <= place < end]
+        for split, start, end in zip(SPLITS, [0, *ends], ends, strict=False)
+    }
+
+
+def find_images(root: Path, folder: Path) -> list[str]:
+    """Return all images below `folder`, sorted, relative to `root`; hidden files are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    paths = (path.relative_to(root) for path in found)
+    return sorted(
+        path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
+    )
+
+
+class FileDataModule(ImageDataModule):
+    """Class indices and splits of image files, which `read_splits` finds and labels."""
+
+    def __init__(
+        self,
+        root: str,
+        class_names: Sequence[str] | None,
+        class_indices: dict[str, int] | None,
+        num_classes: int | None,
+        fractions: Sequence[float],
+        split_seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"{root}: no such folder; set data.init_args.root")
+        self.root, self.fractions, self.split_seed = Path(root), list(fractions), split_seed
+        self.given_names = list(class_names) if class_names is not None else None
+        self.class_indices, self.count = class_indices, num_classes
+        self._names: list[str] = []
+        self._splits: dict[str, dict[str, Labels]] | None = None
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class names; indices that no image uses are named by their number."""
+        self._scan()
+        return list(self._names)
+
+    def source(self, split: str) -> FileSource:
+        """Return the images of a split; "test" falls back to "val", and "predict" to "test".
+
+        Raises:
+            ValueError: If the data have no such split.
+        """
+        splits = self._scan()
+        order = {"test": ("test", "val"), "predict": ("predict", "test", "val")}.get(
+            split, (split,)
+        )
+        chosen = next((name for name in order if name in splits), None)
+        if chosen is None:
+            raise ValueError(
+                f"{self.root}: no split {split!r}, only {sorted(splits)}; add it or use those"
+            )
+        return FileSource(self.root, splits[chosen], len(self._names))
+
+    def _scan(self) -> dict[str, dict[str, Labels]]:
+        if self._splits is None:
+            self._splits = self.read_splits()
+        return self._splits
+
+    @abstractmethod
+    def read_splits(self) -> dict[str, dict[str, Labels]]:
+        """Return image path -> class indices for each split, and set the class names on the way."""
+
+    def index_classes(self, found: Sequence[str], where: Path) -> dict[str, int]:
+        """Return the index of each class, and set the class names; `where` is named in errors.
+
+        Raises:
+            ValueError: If a class found is unknown or an index is outside the classes.
+        """
+        indices = self.class_indices or {
+            name: place for place, name in enumerate(self.given_names or found)
+        }
+        unknown = sorted(set(found) - set(indices))
+        if unknown:
+            raise ValueError(
+                f"{where}: unknown class {unknown[0]!r}, expected one of {list(indices)[:10]};"
+                " correct it, or class_names or class_indices"
+            )
+        self.set_names({place: name for name, place in indices.items()}, where)
+        return indices
+
+    def set_names(self, names: dict[int, str], where: Path) -> None:
+        """Set the class names from index -> name; given `class_names` of full length go first.
+
+        Raises:
+            ValueError: If an index is outside the classes.
+        """
+        given = self.given_names or []
+        count = self.count or max(len(given), max(names, default=-1) + 1)
+        outside = [place for place in names if not 0 <= place < count]
+        if outside:
+            raise ValueError(
+                f"{where}: class {names[outside[0]]!r} has index {outside[0]},"
+                f" not in 0 to {count - 1}; set num_classes"
+            )
+        self._names = (
+            given
+            if len(given) == count
+            else [names.get(place, str(place)) for place in range(count)]
+        )
+
+    def divide(self, labels: dict[str, Labels]) -> dict[str, dict[str, Labels]]:
+        """Split the images at random by `fractions`; "predict" holds all of them."""
+        parts = random_split(list(labels), self.fractions, self.split_seed)
+        splits = {split: {name: labels[name] for name in names} for split, names in parts.items()}
+        return {**splits, "predict": labels}

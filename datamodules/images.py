@@ -1,0 +1,140 @@
+"""Reading image files, bringing them to one size, and the training augmentation."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+INTERPOLATIONS = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+}
+
+
+def read_image(path: str) -> Tensor:
+    """Return a picture as RGB (3, h, w): uint8, or float32 in [0, 1] for deeper files.
+
+    The EXIF rotation is applied and transparency is dropped. 16-bit grey files are divided by
+    65535; float files must already hold values in [0, 1].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a readable image, or holds NaN or values outside [0, 1].
+    """
+    picture = _open(path, "image")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _deep(np.asarray(picture), path)
+    if "transparency" in picture.info:  # a direct conversion of such palettes warns
+        picture = picture.convert("RGBA")
+    pixels = np.array(picture.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _open(path: str, kind: str) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file)
+    except FileNotFoundError:
+        message = f"{path}: no such {kind}; correct the list or add the file"
+        raise FileNotFoundError(message) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        message = f"{path}: not a readable {kind} ({error}); replace or remove the file"
+        raise ValueError(message) from None
+
+
+def _deep(pixels: np.ndarray[Any, Any], path: str) -> Tensor:
+    grey = pixels / 65535.0 if np.issubdtype(pixels.dtype, np.integer) else pixels
+    image = torch.from_numpy(grey.astype(np.float32)).expand(3, -1, -1).contiguous()
+    check_range(image, path)
+    return image
+
+
+def check_range(image: Tensor, name: str) -> None:
+    """Raise if a float image holds NaN, infinity or values outside [0, 1]; uint8 images cannot.
+
+    Raises:
+        ValueError: Naming the image and its range.
+    """
+    if not image.is_floating_point():
+        return
+    if not bool(image.isfinite().all()):
+        raise ValueError(
+            f"{name}: the image holds NaN or infinite values; replace or remove the file"
+        )
+    low, high = image.min().item(), image.max().item()
+    if low < 0.0 or high > 1.0:
+        raise ValueError(
+            f"{name}: expected values in [0, 1], got [{low:g}, {high:g}]; rescale the file"
+        )
+
+
+def read_labels(path: str) -> Tensor:
+    """Return the indices of a palette or grey PNG, (h, w) uint8.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a readable one-channel image.
+    """
+    labels = _open(path, "mask")
+    if labels.mode not in ("P", "L"):
+        raise ValueError(
+            f"{path}: expected a palette or grey PNG of class indices, got mode {labels.mode}"
+        )
+    return torch.from_numpy(np.array(labels))
+
+
+class Fit:
+    """Bring pictures and their masks to `size` [H, W]; pictures smoothly, masks by nearest pixel.
+
+    `squash` ignores the aspect ratio. `crop` keeps it: the picture is scaled so that the centre
+    crop of `size` covers `crop_pct` of its tighter side.
+    """
+
+    def __init__(self, size: Sequence[int], how: str, crop_pct: float, interpolation: str) -> None:
+        self.size, self.how, self.crop_pct = list(size), how, crop_pct
+        self.mode = INTERPOLATIONS[interpolation]
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Fit a tensor (..., h, w) -> (..., H, W); a `tv_tensors.Mask` is treated as a mask."""
+        if self.how == "squash" and list(pixels.shape[-2:]) == self.size:
+            return pixels
+        plain: Tensor = pixels.as_subclass(Tensor)
+        if isinstance(pixels, tv_tensors.Mask):
+            # torchvision's own mask resize is off by up to half a source pixel
+            planes = plain.reshape(1, -1, *plain.shape[-2:])
+            fitted = self._fit(planes, v2.InterpolationMode.NEAREST_EXACT)
+            mask: Tensor = tv_tensors.Mask(fitted.reshape(*plain.shape[:-2], *self.size))
+            return mask
+        fitted = self._fit(plain, self.mode)
+        if fitted.is_floating_point():
+            fitted = fitted.clamp(0.0, 1.0)  # bicubic overshoots
+        image: Tensor = tv_tensors.Image(fitted)
+        return image
+
+    def _fit(self, pixels: Tensor, mode: v2.InterpolationMode) -> Tensor:
+        scaled = self.size
+        if self.how == "crop":
+            sides = list(zip(self.size, pixels.shape[-2:], strict=True))
+            scale = max(math.floor(goal / self.crop_pct) / have for goal, have in sides)
+            scaled = [max(goal, round(have * scale)) for goal, have in sides]
+        resized = F.resize(pixels, scaled, mode, antialias=True)
+        fitted: Tensor = F.center_crop(resized, self.size)  # nothing to cut after a squash
+        return fitted
+
+
+def augmentation() -> v2.Transform:
+    """Flip, rotate up to 10 degrees and jitter colours; the strengths are NN-Explainer's."""
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(10, interpolation=v2.InterpolationMode.BILINEAR),
+            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1),
+        ]
+    )

@@ -1,0 +1,202 @@
+"""Shapes: a data set drawn on the fly, with exact masks and parts, for quick experiments."""
+
+import math
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from datamodules.base import ImageDataModule, ImageSource
+from datamodules.shapes_drawing import PARTS, Scene, draw_scene
+from datamodules.shapes_patterns import SHAPES
+
+CLASS_NAMES = [
+    "striped disc",
+    "checked square",
+    "dotted triangle",
+    "ringed star",
+    "wavy cross",
+    "brick ring",
+]
+PART_NAMES = list(PARTS)
+STREAMS = {"train": 0, "val": 1, "test": 2, "predict": 2}
+PLANES = 5  # red, green, blue, labels, parts
+
+
+class SceneCache:
+    """Memory for scenes (count, planes, H, W) uint8, shared with forked workers.
+
+    Anonymous memory is taken page by page when first written and, unlike torch's shared tensors,
+    does not count against a container's small /dev/shm. A copy sent to a spawned worker starts
+    empty.
+    """
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        self.count, self.size = count, size
+        self._reserve()
+
+    def _reserve(self) -> None:
+        shape = (self.count, PLANES, *self.size)
+        self.scenes = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
+        self.filled = np.frombuffer(mmap.mmap(-1, self.count), np.uint8)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the memory out: it cannot be sent to another process."""
+        return {"count": self.count, "size": self.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start with empty memory."""
+        self.count, self.size = state["count"], state["size"]
+        self._reserve()
+
+    def get(self, index: int) -> Scene | None:
+        """Return a scene drawn before, by this or another worker."""
+        if not self.filled[index]:
+            return None
+        planes = self.scenes[index]
+        return Scene(planes[:3].transpose(1, 2, 0), planes[3], planes[4])
+
+    def put(self, index: int, scene: Scene) -> None:
+        """Keep a scene. Two workers may do so at once: they write the same bytes."""
+        self.scenes[index, :3] = scene.image.transpose(2, 0, 1)
+        self.scenes[index, 3], self.scenes[index, 4] = scene.labels, scene.parts
+        self.filled[index] = 1
+
+
+class ShapesSource(ImageSource):
+    """Scenes of one split, each drawn from (seed, split, index) alone."""
+
+    def __init__(
+        self,
+        split: str,
+        count: int,
+        size: tuple[int, int],
+        seed: int,
+        parts: bool,
+        allow_empty: bool,
+        cache: bool,
+    ) -> None:
+        folder = "test" if split == "predict" else split
+        self.names = [f"{folder}/{index:06d}" for index in range(count)]
+        self.stream, self.seed, self.size = STREAMS[split], seed, size
+        self.parts, self.allow_empty = parts, allow_empty
+        self.cache = SceneCache(count, size) if cache else None
+
+    def scene(self, index: int) -> Scene:
+        """Return the scene `index`, drawn or remembered."""
+        scene = self.cache.get(index) if self.cache else None
+        if scene is None:
+            scene = draw_scene(
+                np.random.default_rng([self.seed, self.stream, index]), self.size, self.allow_empty
+            )
+            if self.cache:
+                self.cache.put(index, scene)
+        return scene
+
+    def load(self, index: int) -> dict[str, Any]:
+        """Return copies of image, target and label planes: nobody can write into the cache."""
+        scene = self.scene(index)
+        present = (
+            torch.bincount(torch.tensor(scene.labels).flatten(), minlength=len(SHAPES) + 1)[1:] > 0
+        )
+        sample = {
+            "image": torch.tensor(np.ascontiguousarray(scene.image.transpose(2, 0, 1))),
+            "target": present,
+            "mask": tv_tensors.Mask(torch.tensor(scene.labels)),
+        }
+        if self.parts:
+            sample["parts"] = tv_tensors.Mask(torch.tensor(scene.parts))
+        return sample
+
+    def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Expand the planes to mask (K, H, W) and parts (K, P, H, W), both bool."""
+        sample["mask"] = one_hot(sample["mask"], len(SHAPES))
+        if self.parts:
+            sample["parts"] = sample["mask"][:, None] & one_hot(sample["parts"], len(PARTS))[None]
+        return sample
+
+
+def one_hot(labels: Tensor, count: int) -> Tensor:
+    """Expand labels (H, W), 0 or k + 1, to (count, H, W) bool.
+
+    Example:
+        >>> one_hot(torch.tensor([[0, 2]]), 2).tolist()
+        [[[False, False]], [[False, True]]]
+    """
+    return labels[None] == torch.arange(1, count + 1, dtype=labels.dtype)[:, None, None]
+
+
+class Shapes(ImageDataModule):
+    """Scenes of one to three textured shapes among plain look-alikes; six classes, multi-label.
+
+    A class is one shape with its one texture; plain or shaded shapes of the same outline are
+    distractors. About 1.75 labels an image; the objects cover a sixth of it. Masks are exact and
+    hold visible pixels only. With `parts`, a batch also has `parts` (B, K, P, H, W) bool: outline,
+    upper half and lower half in the object's own rotated frame, which divide its mask. Scenes
+    depend on (scene_seed, split, index) only; they look alike at any image size.
+    """
+
+    def __init__(
+        self,
+        image_size: Sequence[int] = (96, 96),
+        train_images: int = 4000,
+        val_images: int = 300,
+        test_images: int = 500,
+        scene_seed: int = 0,
+        parts: bool = False,
+        allow_empty: bool = False,
+        cache: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Store the settings; scenes are drawn when asked for.
+
+        Args:
+            image_size: [H, W] of the scenes.
+            train_images: Number of scenes in the train split.
+            val_images: Number of scenes in the val split.
+            test_images: Number of scenes in the test split.
+            scene_seed: Which scenes; apart from `seed`, so that repeated runs see the same data.
+            parts: Deliver `parts`.
+            allow_empty: Keep scenes in which no class counts.
+            cache: Remember drawn scenes: 5 * H * W bytes each, about 190 MB for the default train
+                split.
+            kwargs: See `ImageDataModule`.
+        """
+        super().__init__(image_size=image_size, **kwargs)
+        self.counts = {
+            "train": train_images,
+            "val": val_images,
+            "test": test_images,
+            "predict": test_images,
+        }
+        self.scene_seed, self.parts = scene_seed, parts
+        self.allow_empty, self.cache = allow_empty, cache
+
+    @property
+    def class_names(self) -> list[str]:
+        """The six classes: shape and texture."""
+        return list(CLASS_NAMES)
+
+    @property
+    def multi_label(self) -> bool:
+        """True: a scene shows one to three classes."""
+        return True
+
+    @property
+    def part_names(self) -> list[str]:
+        """The parts every class has, in the order of `parts`."""
+        return list(PART_NAMES)
+
+    def source(self, split: str) -> ShapesSource:
+        """Return the scenes of a split; "predict" shows the test scenes."""
+        if split == "predict":
+            return self.dataset("test").source  # type: ignore[return-value]
+        count = self.counts[split] if self.limit is None else min(self.limit, self.counts[split])
+        height, width = self.image_size
+        return ShapesSource(
+            split, count, (height, width), self.scene_seed, self.parts, self.allow_empty, self.cache
+        )

@@ -1,0 +1,208 @@
+"""PASCAL VOC 2007 and 2012: multi-label photographs, some with pixel masks."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.datasets import VOCDetection
+
+from datamodules.base import ImageDataModule, ImageSource
+from datamodules.images import read_image, read_labels
+
+CLASS_NAMES = [
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+]  # fmt: skip
+VOID = 255
+SPLITS = {
+    "2007": {"train": "train", "val": "val", "test": "test"},
+    "2012": {
+        "train": "train",
+        "val": "val",
+        "test": "val",
+    },  # the 2012 test annotations are not public
+}
+
+
+class VOCSource(ImageSource):
+    """The images of one image-set file; masks only if every one of them has a segmentation PNG."""
+
+    def __init__(
+        self, folder: Path, ids: list[str], masks: bool, difficult: bool, void_as: str
+    ) -> None:
+        self.folder, self.ids = folder, ids
+        self.names = [f"JPEGImages/{image}.jpg" for image in ids]
+        self.difficult, self.void_as = difficult, void_as
+        self.masks = masks and all(self._segmentation(image).is_file() for image in ids)
+
+    def _segmentation(self, image: str) -> Path:
+        return self.folder / "SegmentationClass" / f"{image}.png"
+
+    def load(self, index: int) -> dict[str, Any]:
+        """Return image, target and, where the split has masks, the plane of class indices."""
+        image = read_image(str(self.folder / self.names[index]))
+        target = read_target(self.folder / "Annotations" / f"{self.ids[index]}.xml", self.difficult)
+        sample = {"image": image, "target": target}
+        if self.masks:
+            path = self._segmentation(self.ids[index])
+            labels = read_labels(str(path))
+            if labels.shape != image.shape[-2:]:
+                raise ValueError(
+                    f"{path}: mask {list(labels.shape)} and image {list(image.shape[-2:])} differ"
+                )
+            if bool(((labels > len(CLASS_NAMES)) & (labels != VOID)).any()):
+                raise ValueError(
+                    f"{path}: expected indices 0 to 20 or {VOID}; not a VOC class mask"
+                )
+            sample["mask"] = tv_tensors.Mask(labels)
+        return sample
+
+    def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Expand the plane of class indices to `mask` (20, H, W) and `void` (H, W)."""
+        if self.masks:
+            labels = sample["mask"]
+            void = labels == VOID
+            classes = torch.arange(1, len(CLASS_NAMES) + 1, dtype=labels.dtype)
+            sample["mask"] = labels == classes[:, None, None]
+            if self.void_as == "foreground":
+                sample["mask"] = sample["mask"] | (void & sample["target"][:, None, None])
+            if self.void_as == "ignore":
+                sample["void"] = void
+        return sample
+
+
+def read_target(path: Path, difficult: bool) -> Tensor:
+    """Return the classes named in an annotation, (20,) bool.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not XML or names an unknown class.
+    """
+    try:
+        objects = ElementTree.parse(path).getroot().iter("object")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such annotation; check root and image set") from None
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path}: not readable as XML ({error}); replace the file") from None
+    target = torch.zeros(len(CLASS_NAMES), dtype=torch.bool)
+    for thing in objects:
+        name = thing.findtext("name", "").strip()
+        if name not in CLASS_NAMES:
+            raise ValueError(f"{path}: unknown class {name!r}; expected one of {CLASS_NAMES}")
+        if difficult or thing.findtext("difficult", "0").strip() != "1":
+            target[CLASS_NAMES.index(name)] = True
+    return target
+
+
+class VOC(ImageDataModule):
+    """PASCAL VOC 2007 or 2012 (Everingham et al., IJCV 2010); images under Flickr's terms of use.
+
+    `mask` and `void` are delivered in a split exactly when every image of it has a segmentation
+    PNG, since a batch must be complete: use `image_sets: Segmentation`, or `require_masks` for the
+    test split. Targets come from the XML boxes, so a class may lack pixels in the mask of a small
+    image.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        year: str = "2012",
+        train_set: str | None = None,
+        val_set: str | None = None,
+        test_set: str | None = None,
+        image_sets: str = "Main",
+        difficult: bool = True,
+        masks: bool = True,
+        require_masks: bool = False,
+        void_as: str = "ignore",
+        download: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Store the settings; nothing is read yet.
+
+        Args:
+            root: The folder with JPEGImages, Annotations and ImageSets, or one above with VOC{year}
+                or VOCdevkit/VOC{year}.
+            year: "2007" or "2012".
+            train_set: Image-set file of the train split, without ".txt"; "train" by default.
+            val_set: Of the val split; "val" by default.
+            test_set: Of the test split; "test" by default for 2007, "val" for 2012.
+            image_sets: Folder in ImageSets, "Main" or "Segmentation".
+            difficult: Count objects marked difficult, as NN-Explainer does.
+            masks: Deliver masks where a whole split has them.
+            require_masks: Restrict the test split to images with a segmentation PNG.
+            void_as: The border around objects, index 255. "ignore" delivers it as `void`;
+                "background" leaves it out of every mask; "foreground" adds it to the mask of every
+                class in the target, so that the merged mask is NN-Explainer's, whose code takes all
+                non-black pixels.
+            download: Fetch the archives into `root` with torchvision if the folder is missing.
+            kwargs: See `ImageDataModule`.
+
+        Raises:
+            ValueError: If `year` or `void_as` is unknown.
+        """
+        super().__init__(**kwargs)
+        if year not in SPLITS:
+            raise ValueError(f"year must be one of {list(SPLITS)}, got {year!r}")
+        if void_as not in ("ignore", "foreground", "background"):
+            raise ValueError(
+                f"void_as must be 'ignore', 'foreground' or 'background', got {void_as!r}"
+            )
+        given = {"train": train_set, "val": val_set, "test": test_set}
+        self.sets = {split: name or SPLITS[year][split] for split, name in given.items()}
+        self.root, self.year, self.image_sets = root, year, image_sets
+        self.difficult, self.void_as, self.download = difficult, void_as, download
+        self.masks, self.require_masks = masks, require_masks
+
+    @property
+    def class_names(self) -> list[str]:
+        """The 20 classes in the usual, alphabetic order."""
+        return list(CLASS_NAMES)
+
+    @property
+    def multi_label(self) -> bool:
+        """True: a photograph shows any number of classes."""
+        return True
+
+    def prepare_data(self) -> None:
+        """Download the archives if asked to and not there yet."""
+        if self.download and self._find() is None:
+            for image_set in ["trainval", "test"] if self.year == "2007" else ["trainval"]:
+                VOCDetection(self.root, year=self.year, image_set=image_set, download=True)
+
+    def _find(self) -> Path | None:
+        root = Path(self.root)
+        folders = [root, root / f"VOC{self.year}", root / "VOCdevkit" / f"VOC{self.year}"]
+        return next((folder for folder in folders if (folder / "JPEGImages").is_dir()), None)
+
+    def source(self, split: str) -> VOCSource:
+        """Return the images of a split; "predict" shows the test images.
+
+        Raises:
+            FileNotFoundError: If the data set or the image-set file is missing.
+            ValueError: If masks are required and no image has one.
+        """
+        folder = self._find()
+        if folder is None:
+            raise FileNotFoundError(
+                f"{self.root}: no JPEGImages in it or VOCdevkit/VOC{self.year}; set download: true"
+            )
+        split = "test" if split == "predict" else split
+        listing = folder / "ImageSets" / self.image_sets / f"{self.sets[split]}.txt"
+        if not listing.is_file():
+            raise FileNotFoundError(f"{listing}: no such image set; set {split}_set or image_sets")
+        lines = listing.read_text().splitlines()
+        ids = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+        if split == "test" and self.require_masks:
+            ids = [
+                image for image in ids if (folder / "SegmentationClass" / f"{image}.png").is_file()
+            ]
+            if not ids:
+                raise ValueError(
+                    f"{listing}: no image has a mask in SegmentationClass; set require_masks: false"
+                )
+        return VOCSource(folder, ids, self.masks, self.difficult, self.void_as)

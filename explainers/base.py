@@ -1,0 +1,213 @@
+"""The contract of every explanation method, and the base of the trained ones."""
+
+import importlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from explainers.explanandum import Explanandum
+
+
+class Explainer(LightningModule, ABC):
+    """Answers, for images and targets, which pixels made the explanandum decide.
+
+    Subclasses implement `attribute`. A map never depends on the rest of its batch, and every call draws its
+    randomness from `self.generator()`, the same stream for every image.
+
+    Args:
+        explanandum: The frozen classifier to explain.
+        seed: Seed of all randomness of the method.
+    """
+
+    is_mask = False  # True promises maps in [0, 1]; False promises only an order
+    class_specific = True  # False: the map does not depend on the target
+    needs: tuple[str, ...] = ()  # of "features", "attention", "gradients"
+
+    def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["explanandum"], logger=False)
+        self.explanandum = explanandum
+        self.seed = seed
+
+    @abstractmethod
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Score pixels: images (B, 3, H, W) in [0, 1], targets (B, K) bool -> (B, H, W), larger matters more."""
+
+    def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Maps of several classes an image: images (B, 3, H, W), classes (B, k) int64 -> (B, k, H, W)."""
+        one_hot = F.one_hot(classes, self.explanandum.num_classes).bool()  # (B, k, K)
+        return torch.stack([self.attribute(images, targets) for targets in one_hot.unbind(1)], dim=1)
+
+    def check_inputs(self, images: Tensor, targets: Tensor) -> None:
+        """Raise a ValueError that says what was expected, unless images (B, 3, H, W) and targets (B, K) bool fit."""
+        expected = (images.shape[0], self.explanandum.num_classes)
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
+        if targets.dtype != torch.bool or tuple(targets.shape) != expected:
+            raise ValueError(
+                f"expected multi-hot targets of shape {expected} and dtype bool, got {tuple(targets.shape)} "
+                f"{targets.dtype}; from class indices: F.one_hot(indices, {expected[1]}).bool()"
+            )
+
+    def generator(self) -> torch.Generator:
+        """A fresh generator seeded by `seed`, on the CPU: the same numbers on every device."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def on_test_start(self) -> None:
+        """Refuse a test run that would measure nothing."""
+        names = {type(callback).__name__ for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        if "Score" not in names:
+            raise ValueError("a test run is scored by the Score callback: add -c configs/evaluate.yaml")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Do nothing: the Score callback explains and scores the batch, this module like every other method."""
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Explain the predicted classes: `maps` (B, H, W) and their `targets` (B, K) bool."""
+        targets = self.explanandum.predict(batch["image"])
+        return {"maps": self.attribute(batch["image"], targets), "targets": targets}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds this explainer without any other file."""
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["explanandum"] = self.explanandum.config
+        if not self.explanandum.in_checkpoint:
+            for name in [n for n in checkpoint["state_dict"] if n.startswith("explanandum.")]:
+                del checkpoint["state_dict"][name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fill in the explanandum's weights where the checkpoint leaves them out."""
+        if not any(name.startswith("explanandum.") for name in checkpoint["state_dict"]):
+            own = {f"explanandum.{name}": value for name, value in self.explanandum.state_dict().items()}
+            checkpoint["state_dict"].update(own)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str,
+        map_location: Any = None,
+        explanandum: Explanandum | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load an explainer from its checkpoint alone.
+
+        Args:
+            checkpoint_path: A file written by a fit.
+            map_location: Device, as for `torch.load`.
+            explanandum: Needed only if the checkpoint's was an `nn.Module` of your own.
+            **kwargs: Init arguments to change.
+
+        Raises:
+            ValueError: If the explanandum was a module of your own and is not passed.
+        """
+        if explanandum is None:
+            config = torch.load(checkpoint_path, map_location="cpu", weights_only=True)["explanandum"]
+            if config["model"] is None:
+                raise ValueError(
+                    f"{checkpoint_path} explains an nn.Module of your own, which a checkpoint cannot rebuild: "
+                    "pass load_from_checkpoint(path, explanandum=Explanandum(your_module, ...))"
+                )
+            explanandum = Explanandum(**config)
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location=map_location, explanandum=explanandum, **kwargs
+        )
+
+
+class LearnedExplainer(Explainer):
+    """An explainer with a network that is trained once and then explains in one forward pass.
+
+    Subclasses return their named, weighted loss terms; one step serves training and validation.
+
+    Args:
+        explanandum: The frozen classifier to explain.
+        lr: Peak learning rate of Adam.
+        schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then cosine to 0.
+        seed: Seed of all randomness of the method.
+    """
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        lr: float = 1e-3,
+        schedule: Literal["constant", "cosine"] = "constant",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(explanandum, seed)
+        self.lr = lr
+        self.schedule = schedule
+
+    @abstractmethod
+    def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """Named, weighted scalar terms whose sum is the loss; noise comes from `generator` (on the CPU)."""
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of a batch; its noise depends on (seed, global step) alone, so a resumed fit repeats it."""
+        return self._step(batch, "train", self.global_step)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The same loss on held-out images, with the same noise at every validation."""
+        return self._step(batch, "val", batch_idx)
+
+    def _step(self, batch: dict[str, Any], stage: str, step: int) -> Tensor:
+        if "target" in batch:
+            self.check_inputs(batch["image"], batch["target"])
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        terms = self.loss_terms(batch, generator)
+        loss = torch.stack(list(terms.values())).sum()
+        values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(values, batch_size=len(batch["image"]), sync_dist=stage == "val")
+        self.log(f"{stage}/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]), sync_dist=stage == "val")
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam over whatever learns, with the schedule stepped per batch."""
+        learned = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(learned, lr=self.lr)
+        if self.schedule == "constant":
+            return {"optimizer": optimizer}
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:
+    """Learning-rate factor: linear to 1 over the first `warmup` of `total` steps, then cosine to 0.
+
+    Example:
+        >>> [round(warmup_cosine(s, 100), 2) for s in (0, 4, 5, 52, 100)]
+        [0.2, 1.0, 1.0, 0.51, 0.0]
+    """
+    start = max(1, int(warmup * total))
+    if step < start:
+        return (step + 1) / start
+    progress = min(1.0, (step - start) / max(1, total - start))
+    return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
+
+
+def load(path: str, map_location: Any = None, explanandum: Explanandum | None = None) -> Explainer:
+    """A ready explainer, in eval mode, from a checkpoint of any method.
+
+    Args:
+        path: A checkpoint file written by a fit.
+        map_location: Device, as for `torch.load`.
+        explanandum: Needed only if the checkpoint's was an `nn.Module` of your own.
+    """
+    module, _, name = class_path(path).rpartition(".")
+    cls = getattr(importlib.import_module(module), name)
+    return cls.load_from_checkpoint(path, map_location=map_location, explanandum=explanandum).eval()
+
+
+def class_path(path: str) -> str:
+    """Import path of the explainer class in a checkpoint file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path!r} does not exist")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if "class_path" not in checkpoint or "explanandum" not in checkpoint:
+        raise ValueError(f"{path} is not a checkpoint of an explainer")
+    return str(checkpoint["class_path"])

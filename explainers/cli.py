@@ -1,0 +1,143 @@
+"""The command line of `train.py` and `evaluate.py`: LightningCLI with one-line errors and plain checkpoints."""
+
+import argparse
+import difflib
+import importlib
+import inspect
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from explainers.base import Explainer
+from explainers.classifier import Classifier
+
+
+class CLI(LightningCLI):
+    """LightningCLI over any method and data set; `-c` is short for `--config`, and later files win."""
+
+    commands: tuple[str, ...] = ("fit", "validate")
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            load_from_checkpoint_support=False,  # explainers and classifiers write their own plain arguments
+            args=None if args is None else list(args),
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that raises, so that `main` can say in one line what is wrong."""
+        return super().init_parser(**kwargs | {"exit_on_error": False})
+
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        """Only what this program is for."""
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in cls.commands}
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration as given: a checkpoint's own arguments never overrule the command line."""
+
+    def before_instantiate_classes(self) -> None:
+        """Silence what Lightning says to everybody at every start."""
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage() and "litmodels" not in r.getMessage())
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+
+
+class EvaluateCLI(CLI):
+    """The command line of `evaluate.py`: `--ckpt_path` alone brings the model, its arguments and its explanandum."""
+
+    commands = ("test", "predict", "validate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Make the checkpoint's own model the default, which configuration files and flags may change."""
+        words = sys.argv[1:] if args is None else list(args)
+        peek = argparse.ArgumentParser(add_help=False)
+        peek.add_argument("--ckpt_path")
+        path = peek.parse_known_args(words)[0].ckpt_path
+        if path is not None and words and words[0] in self.commands:
+            self._subcommand_parsers[words[0]].set_defaults({"model": model_config(path)})
+        super().parse_arguments(parser, args)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; `validate` then measures the explanandum itself."""
+        super().instantiate_classes()
+        if self.subcommand == "validate" and isinstance(self.model, Explainer):
+            subject = self.model.explanandum
+            self.model = Classifier(
+                subject, subject.num_classes, subject.multi_label, mean=[0.0] * 3, std=[1.0] * 3
+            )
+
+
+def model_config(path: str) -> dict[str, Any]:
+    """Class path and init arguments of the module in a checkpoint, as a configuration file would give them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint of an explainer, or of one whose explanandum cannot be rebuilt.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path!r} does not exist")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if "explanandum" not in checkpoint:
+        raise ValueError(f"{path} is not a checkpoint of an explainer; to measure a classifier, name it as explanandum")
+    config = checkpoint["explanandum"]
+    if config["model"] is None:
+        raise ValueError(f"{path} explains an nn.Module of your own; name it: --model.explanandum.model package.module:callable")
+    explanandum = {"class_path": "explainers.Explanandum", "init_args": config}
+    return {
+        "class_path": checkpoint["class_path"],
+        "init_args": dict(checkpoint["hyper_parameters"]) | {"explanandum": explanandum},
+    }
+
+
+def one_line(error: Exception, program: str) -> str:
+    """What is wrong, without jsonargparse's account of everything it tried, and where to look."""
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    noise = ("Does not validate", "Subtypes", "Errors:", "Expected a <class 'NoneType'>", "Given value", "Parser key")
+    told = [line for line in lines if line and not line.startswith(noise)]
+    message = " ".join(told or lines)
+    if 'expected "subcommand"' in message:
+        message += f" Try: python {program} <subcommand> -c configs/quickstart.yaml, or python {program} --help"
+    elif found := re.search(r"class_path '([\w.]+)'.*Option '(\w+)' is not accepted", message):
+        module, _, name = found[1].rpartition(".")
+        message += _nearest(found[2], getattr(importlib.import_module(module), name))
+    elif found := re.search(r"does not accept option 'trainer\.(\w+)", message):
+        message += _nearest(found[1], Trainer)
+    elif found := re.search(r"does not accept option '(\w+)", message):
+        message += _nearest(found[1], ["trainer", "model", "data", "seed_everything", "ckpt_path"])
+    return message
+
+
+def _nearest(option: str, owner: type | list[str]) -> str:
+    options = owner if isinstance(owner, list) else list(inspect.signature(owner).parameters)
+    near = difflib.get_close_matches(option, options, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; its options are {', '.join(options)}"
+
+
+def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
+    """Run a command line; whatever the user can mend is said in one line on stderr.
+
+    Returns:
+        0 on success, 2 on bad input.
+    """
+    torch.set_float32_matmul_precision("high")
+    try:
+        cli(args)
+    except (argparse.ArgumentError, FileNotFoundError, ValueError, TypeError) as error:
+        print(f"error: {one_line(error, Path(sys.argv[0]).name)}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,1 @@
+"""One file a method: the folder is the registry."""
