@@ -82,10 +82,10 @@ def _attempt(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, La
 
 
 def layout(rng: np.random.Generator) -> list[Item]:
-    """Return 1 to 3 objects of different classes, 2.5 to 24 % of the image each, rather apart."""
+    """Return 1 to 3 objects of different classes, 3 to 28 % of the image each, rather apart."""
     items: list[Item] = []
     for shape in rng.permutation(len(SHAPES))[: 1 + rng.choice(3, p=(0.42, 0.37, 0.21))]:
-        area = _log_uniform(rng, 0.025, 0.24)
+        area = _log_uniform(rng, 0.03, 0.28)
         places = [_item(rng, int(shape), area, textured=True) for _ in range(4)]
         items.append(max(places, key=lambda place: _gap(place, items)))
     return items

@@ -74,7 +74,10 @@ class Explainer(LightningModule, ABC):
         return {"maps": self.attribute(batch["image"], targets), "targets": targets}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds this explainer without any other file."""
+        """Add what rebuilds this explainer without any other file, and drop where its weights once came from."""
+        sources = {"pretrained": False, "backbone_weights": None}
+        hparams = dict(self.hparams)
+        checkpoint["hyper_parameters"] = hparams | {k: v for k, v in sources.items() if k in hparams}
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
@@ -157,8 +160,10 @@ class LearnedExplainer(Explainer):
     def _step(self, batch: dict[str, Any], stage: str, step: int) -> Tensor:
         if "target" in batch:
             self.check_inputs(batch["image"], batch["target"])
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        terms = self.loss_terms(batch, generator)
+        seed = hash((self.seed, step, self.global_rank)) & (2**63 - 1)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)  # for the network's dropout
+            terms = self.loss_terms(batch, torch.Generator().manual_seed(seed))
         loss = torch.stack(list(terms.values())).sum()
         values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["image"]), sync_dist=stage == "val")

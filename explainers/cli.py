@@ -52,9 +52,10 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Silence what Lightning says to everybody at every start."""
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage() and "litmodels" not in r.getMessage())
-        warnings.filterwarnings("ignore", ".*LeafSpec.*")
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+        rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
+        for message in (".*LeafSpec.*", ".*does not have many workers.*", "Found .* in eval mode"):
+            warnings.filterwarnings("ignore", message)
 
 
 class EvaluateCLI(CLI):

@@ -66,9 +66,18 @@ def _build_torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> n
 
 
 def load_weights(network: nn.Module, path: str, new_head: bool = False) -> None:
-    """Load a state dict file (.safetensors, .pth, .pt) into a network; half precision is widened."""
+    """Load a state dict file into a network; half precision is widened."""
+    _load_state(network, read_state(path), new_head, source=path)
+
+
+def read_state(path: str) -> dict[str, Tensor]:
+    """The state dict in a .safetensors, .pth or .pt file, without a wrapper's "module." prefix.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"weights file {path!r} does not exist; give `weights` a path relative to the cwd")
+        raise FileNotFoundError(f"weights file {path!r} does not exist; relative paths start at the working directory")
     if path.endswith(".safetensors"):
         from safetensors.torch import load_file
 
@@ -76,12 +85,11 @@ def load_weights(network: nn.Module, path: str, new_head: bool = False) -> None:
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-    _load_state(network, state, new_head, source=path)
+    return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def _load_state(network: nn.Module, state: dict[str, Tensor], new_head: bool, source: str) -> None:
     own = network.state_dict()
-    state = {name.removeprefix("module."): value for name, value in state.items()}
     other = [name for name in state if name in own and own[name].shape != state[name].shape]
     if other and not new_head:
         name = other[0]
@@ -166,6 +174,7 @@ class Explanandum(nn.Module):
     ) -> None:
         super().__init__()
         self.pretrained, self.weights, self.in_checkpoint = pretrained, weights, in_checkpoint
+        self.source = model if isinstance(model, str) else None
         state: dict[str, Tensor] = {}
         given: dict[str, Any] = {}
         if isinstance(model, str) and model.endswith(".ckpt"):
@@ -173,7 +182,7 @@ class Explanandum(nn.Module):
             model, num_classes, model_args = given["model"], given["num_classes"], given["model_args"]
             multi_label, class_names = given["multi_label"], class_names or given["class_names"]
         self.architecture = model if isinstance(model, str) else None
-        self.model_args = dict(model_args or {})
+        self.model_args, self.head_width = dict(model_args or {}), num_classes
         self.multi_label = multi_label
         if isinstance(model, str):
             self.model = build(model, num_classes, pretrained, weights, model_args=model_args)
@@ -218,10 +227,10 @@ class Explanandum(nn.Module):
         """Plain arguments that rebuild this explanandum; a checkpoint holds them beside the weights."""
         stored = self.in_checkpoint
         return {
-            "model": self.architecture,
+            "model": self.architecture if stored else self.source,
             "weights": None if stored else self.weights,
             "pretrained": False if stored else self.pretrained,
-            "num_classes": self.head_classes,
+            "num_classes": self.head_width,
             "model_args": self.model_args,
             "multi_label": self.multi_label,
             "classes": self.classes,
@@ -252,7 +261,8 @@ class Explanandum(nn.Module):
 
     def to_probabilities(self, logits: Tensor) -> Tensor:
         """Logits (B, K) -> probabilities (B, K), by sigmoid if `multi_label`, else softmax; in float32."""
-        return logits.float().sigmoid() if self.multi_label else logits.float().softmax(dim=1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> probabilities (B, num_classes)."""

@@ -7,9 +7,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def widen(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 pass."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def classification(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of logits (B, C) with targets (B, C) bool, mean over classes -> (B,); NN-Explainer eq. 2."""
-    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").mean(dim=1)
+    logits = widen(logits)
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(dim=1)
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
@@ -17,7 +23,7 @@ def negative_entropy(logits: Tensor) -> Tensor:
 
     The softmax stands for a multi-label classifier as well, in the paper as in its code.
     """
-    log_p = logits.float().log_softmax(dim=1)
+    log_p = widen(logits).log_softmax(dim=1)
     return (log_p.exp() * log_p).mean(dim=1)
 
 

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainers.explanandum import read_state
+
 
 class DeepLabV3(nn.Module):
     """DeepLabV3: inputs (B, 3, H, W) -> low-resolution class logits (B, C, ~H/8, ~W/8).
@@ -13,6 +15,7 @@ class DeepLabV3(nn.Module):
         backbone: "torchvision/resnet50", "torchvision/resnet101" or "torchvision/mobilenet_v3_large" for the
             published network, or any encoder of segmentation-models-pytorch ("resnet18", "tu-<timm name>").
         pretrained: Download ImageNet weights of the backbone.
+        backbone_weights: Or start it from a local file of a classifier with the same backbone.
         decoder_channels: Width of the decoder; for segmentation-models-pytorch only.
         atrous_rates: Dilations of the decoder; for segmentation-models-pytorch only.
 
@@ -25,6 +28,7 @@ class DeepLabV3(nn.Module):
         num_classes: int,
         backbone: str = "torchvision/resnet50",
         pretrained: bool = False,
+        backbone_weights: str | None = None,
         decoder_channels: int = 256,
         atrous_rates: tuple[int, int, int] = (12, 24, 36),
     ) -> None:
@@ -55,12 +59,24 @@ class DeepLabV3(nn.Module):
             except (KeyError, RuntimeError) as error:
                 raise ValueError(f"segmentation-models-pytorch has no encoder {backbone!r}: {error}") from error
             self.encoder, self.decoder = model.encoder, nn.Sequential(_Last(model.decoder), model.segmentation_head)
+        if backbone_weights is not None:
+            _load_backbone(self.encoder, backbone_weights)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised inputs (B, 3, H, W) -> class logits (B, C, h, w)."""
         features = self.encoder(inputs)
         logits: Tensor = self.decoder(features["out"] if isinstance(features, dict) else features)
         return logits
+
+
+def _load_backbone(encoder: nn.Module, path: str) -> None:
+    """Load a classifier's state dict into an encoder, which has all of its keys but the head's."""
+    inner = encoder.model if isinstance(getattr(encoder, "model", None), nn.Module) else encoder
+    wanted, state = inner.state_dict(), read_state(path)
+    wrong = [name for name, own in wanted.items() if name not in state or state[name].shape != own.shape]
+    if wrong:
+        raise ValueError(f"{path} does not fit the backbone: {len(wrong)} of its keys differ, first {wrong[0]!r}")
+    inner.load_state_dict({name: state[name] for name in wanted})
 
 
 class _Last(nn.Module):

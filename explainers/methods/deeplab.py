@@ -28,6 +28,7 @@ class DeepLabExplainer(LearnedExplainer):
         backbone: See `networks.DeepLabV3`.
         pretrained: Start the backbone from ImageNet weights (the released code does, though the paper says
             "from scratch").
+        backbone_weights: Or from a local file of a classifier with the same backbone.
         decoder_channels: Width of the decoder (not for torchvision's backbones).
         atrous_rates: Dilations of the decoder (not for torchvision's backbones); smaller for small images.
         entropy: Weight of the negative entropy on the removed part.
@@ -51,6 +52,7 @@ class DeepLabExplainer(LearnedExplainer):
         explanandum: Explanandum,
         backbone: str = "torchvision/resnet50",
         pretrained: bool = False,
+        backbone_weights: str | None = None,
         decoder_channels: int = 256,
         atrous_rates: list[int] | None = None,
         entropy: float = 1.0,
@@ -69,7 +71,12 @@ class DeepLabExplainer(LearnedExplainer):
         super().__init__(explanandum, lr, schedule, seed)
         rates = atrous_rates or [12, 24, 36]
         self.network = networks.DeepLabV3(
-            explanandum.num_classes, backbone, pretrained, decoder_channels, (rates[0], rates[1], rates[2])
+            explanandum.num_classes,
+            backbone,
+            pretrained,
+            backbone_weights,
+            decoder_channels,
+            (rates[0], rates[1], rates[2]),
         )
         self.weights = {
             "entropy": entropy,
@@ -84,8 +91,7 @@ class DeepLabExplainer(LearnedExplainer):
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits (B, K, h, w) at the network's own resolution."""
-        out: Tensor = self.network(self.explanandum.normalize(images))
-        return out.float()
+        return losses.widen(self.network(self.explanandum.normalize(images)))
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Target mask: the pixelwise maximum over the true targets' masks, in [0, 1]; no target gives 0."""

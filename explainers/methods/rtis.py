@@ -26,6 +26,7 @@ class RTIS(LearnedExplainer):
         explanandum: The frozen classifier to explain.
         backbone: See `networks.DeepLabV3`.
         pretrained: Start the backbone from ImageNet weights.
+        backbone_weights: Or from a local file of a classifier with the same backbone.
         decoder_channels: Width of the decoder (not for torchvision's backbones).
         atrous_rates: Dilations of the decoder (not for torchvision's backbones).
         tv: Weight of the squared total variation.
@@ -45,6 +46,7 @@ class RTIS(LearnedExplainer):
         explanandum: Explanandum,
         backbone: str = "torchvision/resnet50",
         pretrained: bool = False,
+        backbone_weights: str | None = None,
         decoder_channels: int = 256,
         atrous_rates: list[int] | None = None,
         tv: float = 10.0,
@@ -59,15 +61,19 @@ class RTIS(LearnedExplainer):
         super().__init__(explanandum, lr, schedule, seed)
         rates = atrous_rates or [12, 24, 36]
         self.network = networks.DeepLabV3(
-            explanandum.num_classes, backbone, pretrained, decoder_channels, (rates[0], rates[1], rates[2])
+            explanandum.num_classes,
+            backbone,
+            pretrained,
+            backbone_weights,
+            decoder_channels,
+            (rates[0], rates[1], rates[2]),
         )
         self.tv, self.area, self.area_power = tv, area, area_power
         self.destroyer, self.destroyer_power = destroyer, destroyer_power
 
     def logits(self, images: Tensor) -> Tensor:
         """Class logits (B, K, h, w) at the network's own resolution."""
-        out: Tensor = self.network(self.explanandum.normalize(images))
-        return out.float()
+        return losses.widen(self.network(self.explanandum.normalize(images)))
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Target mask: the pixelwise maximum over the true targets' masks, in [0, 1]; no target gives 0."""

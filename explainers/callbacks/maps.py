@@ -1,0 +1,184 @@
+"""Sample explanations as pictures, while a network learns and when it is tested."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from explainers import masking
+from explainers.base import Explainer
+from explainers.callbacks import drawing
+from explainers.callbacks.measure import unit
+
+CHUNK = 20  # class maps at once, to bound the memory
+
+
+class LogMaps(Callback):
+    """Draws the explanations of the first images, always the same ones, at validation and at test.
+
+    Two sheets with one row an image: image, map, overlay and kept image; and the classes whose maps
+    are strongest (NN-Explainer, appendix C). They are PNG files in the run folder, and images in
+    Weights & Biases where the trainer logs there. With several processes, those are the first
+    images of the first process.
+
+    Args:
+        images: Number of images.
+        topk: Classes on the second sheet; 0 draws none, as for explainers that know no classes.
+        every_n_epochs: Validation epochs between sheets.
+        output_dir: Folder; None takes `maps` in the logger's, or runs/maps without a logger.
+        candidates: With more classes than this, only the most probable so many compete for the
+            second sheet.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        images: int = 8,
+        topk: int = 5,
+        every_n_epochs: int = 1,
+        output_dir: str | None = None,
+        candidates: int = 100,
+    ) -> None:
+        super().__init__()
+        if min(images, every_n_epochs, candidates) < 1 or topk < 0:
+            raise ValueError(
+                "expected images, every_n_epochs, candidates >= 1 and topk >= 0, "
+                f"got {images}, {every_n_epochs}, {candidates} and {topk}"
+            )
+        self.images, self.topk, self.every_n_epochs = images, topk, every_n_epochs
+        self.output_dir, self.candidates = output_dir, candidates
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[list[drawing.Picture]] = []
+        self._class_rows: list[list[drawing.Picture]] = []
+        self._class_titles: list[list[str]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the folder; here, because all processes must take part."""
+        folder = trainer.log_dir if trainer.loggers else None
+        self._folder = Path(self.output_dir or (Path(folder) / "maps" if folder else "runs/maps"))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Explain images until there are enough."""
+        if not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._collect(trainer, pl_module, batch, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Explain images until there are enough."""
+        self._collect(trainer, pl_module, batch, dataloader_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the sheets of the epoch."""
+        self._write(trainer, "val", f"val-epoch-{trainer.current_epoch:03d}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the sheets of the test."""
+        self._write(trainer, "test", "test")
+
+    @torch.no_grad()
+    def _collect(
+        self, trainer: Trainer, module: LightningModule, batch: dict[str, Any], dataloader_idx: int
+    ) -> None:
+        if not isinstance(module, Explainer) or not trainer.is_global_zero or dataloader_idx:
+            return
+        images = batch["image"][: self.images - len(self._rows)]
+        if not len(images):
+            return
+        labels = batch["target"][: len(images)] if "target" in batch else None
+        targets = module.explanandum.predict(images) if labels is None else labels
+        maps = unit(module, module.attribute(images, targets).detach())
+        self._rows += [
+            explained(module, image, values) for image, values in zip(images, maps, strict=True)
+        ]
+        for row, image in enumerate(images if self.topk and module.class_specific else ()):
+            shown, titles = strongest(
+                module, image, None if labels is None else labels[row], self.topk, self.candidates
+            )
+            self._class_rows.append([drawing.picture(image), *shown])
+            self._class_titles.append(["image", *titles])
+
+    def _write(self, trainer: Trainer, stage: str, name: str) -> None:
+        if self._rows:
+            titles = [["image", "map", "overlay", "kept"]] + [[""] * 4] * (len(self._rows) - 1)
+            self._keep(trainer, f"{stage}/maps", name, drawing.sheet(self._rows, titles))
+        if self._class_rows:
+            self._keep(
+                trainer,
+                f"{stage}/classes",
+                f"{name}-classes",
+                drawing.sheet(self._class_rows, self._class_titles),
+            )
+        self._clear()
+
+    def _keep(self, trainer: Trainer, key: str, name: str, shown: drawing.Picture) -> None:
+        drawing.save(shown, self._folder / f"{name}.png")
+        drawing.log(trainer, key, shown)
+
+
+def explained(explainer: Explainer, image: Tensor, values: Tensor) -> list[drawing.Picture]:
+    """Image (3, H, W), its map (H, W) in [0, 1], the overlay, and what the map keeps."""
+    kept = masking.blend(image[None], values[None], explainer.explanandum.mean)[0]
+    return [
+        drawing.picture(image),
+        drawing.heat(values),
+        drawing.overlay(image, values),
+        drawing.picture(kept),
+    ]
+
+
+def strongest(
+    explainer: Explainer, image: Tensor, label: Tensor | None, topk: int, candidates: int = 100
+) -> tuple[list[drawing.Picture], list[str]]:
+    """The class maps with the largest mean, strongest first.
+
+    Source: Stalder et al., NeurIPS 2022, appendix C: AMA is the average mask activation and CLS the
+    probability of the class on the unmasked image, both times 100; classes that the image shows
+    carry two asterisks.
+
+    Args:
+        explainer: The method; maps that are not masks are min-maxed.
+        image: (3, H, W) in [0, 1].
+        label: Classes that the image shows, (K,) bool, if known.
+        topk: Number of maps.
+        candidates: With more classes than this, the most probable so many are mapped.
+
+    Returns:
+        The heat maps and their titles.
+    """
+    probabilities = explainer.explanandum.probabilities(image[None])[0]
+    classes = probabilities.topk(min(candidates, len(probabilities))).indices.sort().values
+    chunks = [
+        unit(explainer, explainer.class_maps(image[None], c[None])[0])
+        for c in torch.split(classes, CHUNK)
+    ]
+    maps = torch.cat(chunks).detach()
+    activation = maps.mean(dim=(1, 2))
+    order = activation.argsort(descending=True, stable=True)[:topk].tolist()
+    titles = []
+    for i in order:
+        c = int(classes[i])
+        star = " **" if label is not None and bool(label[c]) else ""
+        numbers = f"AMA {100 * float(activation[i]):.1f}  CLS {100 * float(probabilities[c]):.1f}"
+        titles.append(f"{explainer.explanandum.class_names[c][:20]}{star}\n{numbers}")
+    return [drawing.heat(maps[i]) for i in order], titles

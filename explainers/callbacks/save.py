@@ -1,0 +1,83 @@
+"""Explanations of a folder of images as files."""
+
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+
+from explainers.base import Explainer
+from explainers.callbacks import drawing
+from explainers.callbacks.batches import take
+from explainers.callbacks.measure import unit
+
+
+class SaveMaps(Callback):
+    """Writes each predicted map as it comes: the map itself, a heat map and an overlay.
+
+    The files mirror the images' names: `cats/1.jpg` becomes `cats/1.jpg.npy` (float32, (H, W), as
+    the method gives it), `cats/1.jpg.heat.png` and `cats/1.jpg.overlay.png` (min-maxed if the maps
+    are not masks). Images whose files exist are taken out of their batch, so an interrupted run
+    goes on where it stopped; of a batch that is done altogether the first image stays in, since a
+    prediction cannot be skipped.
+
+    Args:
+        output_dir: Folder of the files.
+    """
+
+    def __init__(self, output_dir: str = "runs/explanations") -> None:
+        super().__init__()
+        self.output_dir = output_dir
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take out the images that are done."""
+        if not isinstance(pl_module, Explainer):
+            raise ValueError(
+                f"SaveMaps writes the maps of an Explainer, got {type(pl_module).__name__}"
+            )
+        rows = [
+            row for row, name in enumerate(batch["name"]) if not self._path(name, ".npy").exists()
+        ]
+        if len(rows) < len(batch["name"]):
+            batch.update(take(batch, rows or [0]))
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the files of the batch, the map last: where it is, the others are."""
+        assert isinstance(pl_module, Explainer)
+        maps = outputs["maps"].detach().float()
+        for name, image, values, shown in zip(
+            batch["name"], batch["image"], maps, unit(pl_module, maps), strict=True
+        ):
+            if not self._path(name, ".npy").exists():
+                drawing.save(drawing.heat(shown), self._path(name, ".heat.png"))
+                drawing.save(drawing.overlay(image, shown), self._path(name, ".overlay.png"))
+                _save_array(values.cpu().numpy(), self._path(name, ".npy"))
+
+    def _path(self, name: str, ending: str) -> Path:
+        """File of an image, inside the folder whatever its name says."""
+        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+        return Path(self.output_dir, *parts[:-1], parts[-1] + ending)
+
+
+def _save_array(values: NDArray[np.float32], path: Path) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.save(file, values)
+    os.replace(temporary, path)

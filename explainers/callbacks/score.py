@@ -1,0 +1,294 @@
+"""The Score callback: every method on the same batches, by the same metrics, into one table."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from explainers.base import Explainer
+from explainers.callbacks import drawing
+from explainers.callbacks.batches import TargetChoice, choose_targets, show, take
+from explainers.callbacks.measure import DATA_KEYS, measure
+from explainers.callbacks.provenance import (
+    data_name,
+    describe_run,
+    explanandum_name,
+    load_beside,
+)
+from explainers.callbacks.scorefile import ScoreFile, write_atomically
+from explainers.callbacks.summary import columns_by_method, summarize, table, versions
+from explainers.explanandum import Explanandum
+from explainers.methods.constant import CentredGaussian, Constant, GroundTruth, Random
+from explainers.metrics.base import PerImageMetric
+from explainers.metrics.classification import MaskedClassification
+from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
+from explainers.metrics.saliency import MaskSaliency
+from explainers.metrics.seconds import Seconds
+
+SANITY = ("constant_0", "constant_05", "constant_1", "random", "centred_gaussian", "ground_truth")
+
+
+class Score(Callback):
+    """Scores the explainer under test and any number of others on the test images, and ranks them.
+
+    Writes into the run folder: `scores.csv`, one row an image, target and method, after every
+    batch, so that a killed run goes on where it stopped; at the end `summary.json` and `table.md`,
+    computed from scores.csv alone, and `panels.png`. The means go to the loggers as
+    `test/<method>/<figure>`.
+
+    Maps that are not masks are min-maxed one by one for the metrics that need [0, 1]; the table
+    marks them.
+
+    Args:
+        methods: Further methods by name: their class and arguments without the explanandum, which
+            is the one of the module under test.
+        checkpoints: Further trained explainers of the same explanandum: name -> checkpoint file.
+        metrics: What to measure; None takes soft accuracy, soft IoU, MAE, mask saliency, the
+            classification of masked images and the time. Those whose inputs the data lack are left
+            out with a warning.
+        target: What is explained: "predicted", "label" or (single-label) "second", the runner-up.
+        sanity: Add the rows constant_0, constant_05, constant_1, random, centred_gaussian and, if
+            the data have masks, ground_truth.
+        name: Row of the module under test; None takes the name of its file, such as "deeplab".
+        output_dir: Run folder; None takes the logger's, or runs/score without a logger.
+        bootstrap: Resamples of the 95 % intervals.
+        panels: Images on the comparison sheet; 0 draws none.
+
+    Raises:
+        ValueError: If a name occurs twice or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, Callable[[Explanandum], Explainer]] | None = None,
+        checkpoints: dict[str, str] | None = None,
+        metrics: list[PerImageMetric] | None = None,
+        target: TargetChoice = "predicted",
+        sanity: bool = True,
+        name: str | None = None,
+        output_dir: str | None = None,
+        bootstrap: int = 1000,
+        panels: int = 8,
+    ) -> None:
+        super().__init__()
+        if bootstrap < 1 or panels < 0:
+            raise ValueError(
+                f"expected bootstrap >= 1 and panels >= 0, got {bootstrap} and {panels}"
+            )
+        if target not in ("predicted", "label", "second"):
+            raise ValueError(f"target must be 'predicted', 'label' or 'second', got {target!r}")
+        self.methods, self.checkpoints = dict(methods or {}), dict(checkpoints or {})
+        names = [
+            *self.checkpoints,
+            *self.methods,
+            *(SANITY if sanity else ()),
+            *([name] if name else ()),
+        ]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(
+                f"two rows are called {twice[0]!r}; rename one of methods, checkpoints or name"
+            )
+        self.metrics = default_metrics() if metrics is None else list(metrics)
+        self.target, self.sanity, self.name = target, sanity, name
+        self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Build all methods on the module's device."""
+        if not isinstance(pl_module, Explainer):
+            raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
+        if torch.is_inference_mode_enabled():
+            raise ValueError("explanations need gradients: use Trainer(inference_mode=False)")
+        own = self.name or type(pl_module).__module__.rpartition(".")[2]
+        others = self._build(pl_module.explanandum)
+        if own in others:
+            raise ValueError(
+                f"two rows are called {own!r}; give Score another name for the module under test"
+            )
+        moved = {name: method.to(pl_module.device).eval() for name, method in others.items()}
+        self._explainers: dict[str, Explainer] = {own: pl_module, **moved}
+        folder = trainer.log_dir if trainer.loggers else None
+        self._folder = Path(self.output_dir or folder or "runs/score")
+        self._file: ScoreFile | None = None
+        self._sheet: list[list[drawing.Picture]] = []
+
+    def _build(self, explanandum: Explanandum) -> dict[str, Explainer]:
+        methods = {name: load_beside(explanandum, path) for name, path in self.checkpoints.items()}
+        methods |= {name: factory(explanandum) for name, factory in self.methods.items()}
+        if self.sanity:
+            methods |= {
+                f"constant_{s}": Constant(explanandum, v)
+                for s, v in (("0", 0.0), ("05", 0.5), ("1", 1.0))
+            }
+            methods |= {
+                "random": Random(explanandum),
+                "centred_gaussian": CentredGaussian(explanandum),
+            }
+            methods["ground_truth"] = GroundTruth(explanandum)
+        return methods
+
+    def _begin(self, trainer: Trainer, batch: dict[str, Any]) -> ScoreFile:
+        """Leave out what the data cannot serve, and open the file: decided by the first batch."""
+        if missing := [key for key in ("image", "name", "index") if key not in batch]:
+            raise ValueError(f"the test batches lack {missing}; got {sorted(batch)}")
+        if "mask" not in batch:
+            self._explainers.pop("ground_truth", None)
+        lacking = {need for need, key in DATA_KEYS.items() if key not in batch}
+        self._used = [metric for metric in self.metrics if not lacking & set(metric.needs)]
+        if skipped := [
+            type(metric).__name__ for metric in self.metrics if metric not in self._used
+        ]:
+            rank_zero_warn(
+                f"the data have no {' or '.join(sorted(lacking))}: left out {', '.join(skipped)}"
+            )
+        settings = {
+            "target": self.target,
+            **describe_run(self._explainers, self._used),
+            "data": {"name": data_name(trainer), "image_size": list(batch["image"].shape[-2:])},
+        }
+        file = ScoreFile(self._folder, settings, trainer.global_rank, trainer.world_size)
+        if file.done:
+            rank_zero_info(
+                f"resuming: {len(file.done)} images are already scored in {self._folder}"
+            )
+        return file
+
+    @torch.no_grad()
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Explain and score the images of the batch that have no rows yet, with every method."""
+        if dataloader_idx:
+            raise ValueError("Score takes one test loader, since images are known by their index")
+        self._file = self._file or self._begin(trainer, batch)
+        rows = [
+            row for row, index in enumerate(batch["index"].tolist()) if index not in self._file.done
+        ]
+        if not rows:
+            return
+        batch = take(batch, rows)
+        inputs = self._inputs(pl_module, batch)
+        records: list[dict[str, Any]] = []
+        maps = {}
+        for name, explainer in self._explainers.items():
+            show(trainer, name)
+            if isinstance(explainer, GroundTruth):
+                explainer.feed(batch["image"], batch["mask"])
+            values, maps[name] = measure(explainer, self._used, inputs)
+            records += [
+                {"row": row, "target": ids, "method": name, **v} for (row, ids), v in values.items()
+            ]
+        for record in records:
+            record |= {
+                "index": int(batch["index"][record["row"]]),
+                "name": batch["name"][record["row"]],
+            }
+        self._file.append(
+            sorted(records, key=lambda record: record["row"])
+        )  # stable: an image's rows come together
+        if trainer.is_global_zero:
+            self._draw(trainer, batch, maps)
+
+    def _inputs(self, pl_module: LightningModule, batch: dict[str, Any]) -> dict[str, Any]:
+        assert isinstance(pl_module, Explainer)
+        logits = pl_module.explanandum(batch["image"])
+        targets = choose_targets(
+            self.target, logits, batch.get("target"), pl_module.explanandum.multi_label
+        )
+        inputs = {
+            "images": batch["image"],
+            "logits": logits,
+            "targets": targets,
+            "explanandum": pl_module.explanandum,
+        }
+        inputs |= {
+            need: batch[key] for need, key in DATA_KEYS.items() if key in batch and need != "mask"
+        }
+        return inputs | ({"masks": batch["mask"]} if "mask" in batch else {})
+
+    def _draw(
+        self,
+        trainer: Trainer,
+        batch: dict[str, Any],
+        maps: dict[str, torch.Tensor],
+        last: bool = False,
+    ) -> None:
+        """Collect the first images and draw them once there are enough, or no more."""
+        path = self._folder / "panels.png"
+        if self.panels == 0 or path.exists():
+            return
+        shown = [
+            n
+            for n, e in self._explainers.items()
+            if not isinstance(e, Constant | Random | CentredGaussian)
+        ]
+        for row in range(min(self.panels - len(self._sheet), len(batch.get("image", ())))):
+            image = batch["image"][row]
+            self._sheet.append(
+                [drawing.picture(image), *(drawing.overlay(image, maps[n][row]) for n in shown)]
+            )
+        if self._sheet and (last or len(self._sheet) == self.panels):
+            titles = [["image", *shown]] + [[""] * (len(shown) + 1)] * (len(self._sheet) - 1)
+            sheet = drawing.sheet(self._sheet, titles)
+            drawing.save(sheet, path)
+            drawing.log(trainer, "test/panels", sheet)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge what all processes wrote; then summarise, print and log it."""
+        trainer.strategy.barrier("Score")
+        if trainer.is_global_zero and self._file is not None:
+            self._draw(trainer, {}, {}, last=True)
+            self._report(trainer, self._file)
+        trainer.strategy.barrier("Score written")
+
+    def _report(self, trainer: Trainer, file: ScoreFile) -> None:
+        rows = file.merge()
+        explanandum = next(iter(self._explainers.values())).explanandum
+        summary = {
+            "explanandum": explanandum_name(explanandum),
+            "data": data_name(trainer),
+            **summarize(rows, self._used, file.methods, self.bootstrap),
+            "versions": versions(),
+        }
+        write_atomically(
+            self._folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        )
+        rescaled = [name for name, explainer in self._explainers.items() if not explainer.is_mask]
+        text = [
+            f"{summary['images']} images, {summary['explanandum']}, {summary['data']}, "
+            f"target: {self.target}"
+        ]
+        text.append(table(summary, rescaled))
+        if rescaled:
+            unit = ", ".join(
+                type(metric).__name__ for metric in self._used if metric.wants_unit_maps
+            )
+            text.append(f"\\* maps that are not masks, min-maxed one by one for {unit}")
+        _, columns = columns_by_method(rows, file.methods)
+        for metric in self._used:
+            details = {method: metric.details(columns[method]) for method in file.methods}
+            text += [f"{method}: {lines}" for method, lines in details.items() if lines]
+        write_atomically(self._folder / "table.md", "\n\n".join(text) + "\n")
+        print("\n" + "\n\n".join(text))
+        means = {
+            f"test/{method}/{name}": figure["mean"]
+            for method, figures in summary["methods"].items()
+            for name, figure in figures.items()
+            if figure["mean"] is not None
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(means, step=trainer.global_step)
+
+
+def default_metrics() -> list[PerImageMetric]:
+    """What is measured unless a config says otherwise."""
+    return [SoftAccuracy(), SoftIoU(), MAE(), MaskSaliency(), MaskedClassification(), Seconds()]

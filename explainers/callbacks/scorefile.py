@@ -1,0 +1,146 @@
+"""The streamed scores.csv of a run: appended to after every batch, resumed after a kill."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+KEYS = ("index", "name", "target", "method")
+
+Record = dict[str, str]
+
+
+class ScoreFile:
+    """The rows that one process writes, and the images that need no more work.
+
+    A single process writes `scores.csv`; each of several writes `scores-<rank>.csv` until they are
+    merged. What the rows mean is kept in `settings.json`, so that another run cannot be mixed in
+    unnoticed.
+
+    Args:
+        folder: Run folder, created if needed.
+        settings: What a resumed run must have in common, as JSON types; `columns` and `methods`
+            among it.
+        rank: Of this process.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: If the folder holds the scores of a run with other settings.
+    """
+
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], rank: int = 0, world_size: int = 1
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.columns = [*KEYS, *settings["columns"]]
+        self.methods = list(settings["methods"])
+        self.path = folder / ("scores.csv" if world_size == 1 else f"scores-{rank}.csv")
+        self._check(json.loads(json.dumps(settings)), rank)
+        _drop_partial_line(self.path)
+        self.done = complete(self._read(), self.methods)
+
+    def _check(self, settings: dict[str, Any], rank: int) -> None:
+        path = self.folder / "settings.json"
+        if not _shards(self.folder):
+            write_atomically(path, json.dumps(settings, indent=2), suffix=f".{rank}")
+            return
+        if not path.exists():
+            raise ValueError(
+                f"{self.folder} holds scores but no settings.json: choose another output_dir"
+            )
+        if found := differences(json.loads(path.read_text()), settings):
+            raise ValueError(
+                f"{self.folder} holds the scores of another run: {'; '.join(found[:3])}. "
+                "Give Score another output_dir, or delete scores*.csv there to start anew"
+            )
+
+    def append(self, records: Iterable[dict[str, Any]]) -> None:
+        """Write rows, those of an image together; missing and NaN values become empty fields."""
+        rows = [[_text(record.get(name)) for name in self.columns] for record in records]
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([self.columns, *rows] if new else rows)
+        self.done |= {int(row[0]) for row in rows}
+
+    def merge(self) -> list[Record]:
+        """Join what all processes wrote into a sorted `scores.csv`, each row once; its rows."""
+        shards = list(_shards(self.folder))
+        kept = {(row["method"], int(row["index"]), row["target"]): row for row in self._read()}
+        order = {name: rank for rank, name in enumerate(self.methods)}
+        rows = [kept[key] for key in sorted(kept, key=lambda key: (order[key[0]], *key[1:]))]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.folder / "scores.csv", text.getvalue())
+        for shard in shards:
+            if shard.name != "scores.csv":
+                shard.unlink()
+        return rows
+
+    def _read(self) -> list[Record]:
+        return [row for path in _shards(self.folder) for row in read(path)]
+
+
+def read(path: Path) -> list[Record]:
+    """The rows of a scores file, all fields as text; a line cut off by a kill is left out."""
+    text = path.read_text()
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def complete(rows: Sequence[Record], methods: Sequence[str]) -> set[int]:
+    """Images that have every target's row for every method."""
+    found: dict[int, set[tuple[str, str]]] = {}
+    for row in rows:
+        found.setdefault(int(row["index"]), set()).add((row["target"], row["method"]))
+    return {
+        index
+        for index, pairs in found.items()
+        if {method for _, method in pairs} == set(methods)
+        and len(pairs) == len({target for target, _ in pairs}) * len(methods)
+    }
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        return [
+            text
+            for key in new
+            for text in differences(old[key], new[key], f"{where}.{key}" if where else key)
+        ]
+    old, new = (list(value) if isinstance(value, dict) else value for value in (old, new))
+    return [] if old == new else [f"{where} was {old}, is {new}"]
+
+
+def write_atomically(path: Path, text: str, suffix: str = "") -> None:
+    """Write a file so that a reader, or a kill, never meets half of it."""
+    temporary = path.with_name(f"{path.name}{suffix}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("scores.csv"), *folder.glob("scores-*.csv")])
+
+
+def _drop_partial_line(path: Path) -> None:
+    if path.exists():
+        content = path.read_bytes()
+        end = content.rfind(b"\n") + 1
+        if end == 0:
+            path.unlink()
+        elif end < len(content):
+            os.truncate(path, end)
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value)

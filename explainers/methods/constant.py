@@ -1,0 +1,112 @@
+"""Maps that know nothing of the classifier, or all of the answer: what scores are read against."""
+
+import torch
+from torch import Tensor
+
+from explainers import masking
+from explainers.base import Explainer
+from explainers.explanandum import Explanandum
+
+
+class Constant(Explainer):
+    """The same value everywhere: nothing (0), half (0.5) or all (1) of the image.
+
+    Args:
+        explanandum: The frozen classifier, which is not asked.
+        value: The value, in [0, 1].
+        seed: Unused; every method has one.
+
+    Raises:
+        ValueError: If the value is out of range.
+    """
+
+    is_mask = True
+    class_specific = False
+
+    def __init__(self, explanandum: Explanandum, value: float = 0.5, seed: int = 0) -> None:
+        super().__init__(explanandum, seed)
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"value must be in [0, 1], got {value}")
+        self.value = value
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps (B, H, W) of one value."""
+        return torch.full_like(images[:, 0], self.value)
+
+
+class Random(Explainer):
+    """Uniform noise in [0, 1), the same for every image of a size."""
+
+    is_mask = True
+    class_specific = False
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Noise (B, H, W)."""
+        noise = torch.rand(images.shape[-2:], generator=self.generator())
+        return noise.to(images).expand_as(images[:, 0]).clone()
+
+
+class CentredGaussian(Explainer):
+    """A bump at the centre, where photographers put their objects; 1 at its top.
+
+    Args:
+        explanandum: The frozen classifier, which is not asked.
+        sigma: Standard deviation as a fraction of each side of the image.
+        seed: Unused; every method has one.
+
+    Raises:
+        ValueError: If sigma is not positive.
+    """
+
+    is_mask = True
+    class_specific = False
+
+    def __init__(self, explanandum: Explanandum, sigma: float = 0.25, seed: int = 0) -> None:
+        super().__init__(explanandum, seed)
+        if sigma <= 0:
+            raise ValueError(f"sigma must be positive, got {sigma}")
+        self.sigma = sigma
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Bumps (B, H, W) in (0, 1]."""
+        rows, columns = (self._profile(size) for size in images.shape[-2:])
+        return (rows[:, None] * columns).to(images).expand_as(images[:, 0]).clone()
+
+    def _profile(self, size: int) -> Tensor:
+        centred = (torch.arange(size) - (size - 1) / 2) / size
+        return torch.exp(-((centred / self.sigma) ** 2) / 2)
+
+
+class GroundTruth(Explainer):
+    """The object masks of the data: a perfect localiser, which is not yet a perfect explainer.
+
+    No classifier and no image leads to it, so it has to be fed with each batch's masks (Score does)
+    and explains only the images it was fed with, in any order.
+    """
+
+    is_mask = True
+
+    def feed(self, images: Tensor, masks: Tensor) -> None:
+        """Remember the class masks (B, K, H, W) bool of images (B, 3, H, W) until the next call."""
+        self.known = images, masks
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Union (B, H, W) of the targets' masks."""
+        return masking.merge(self._masks(images), targets)
+
+    def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Masks (B, k, H, W) of several classes an image."""
+        masks = self._masks(images)
+        return masks.gather(1, classes[:, :, None, None].expand(-1, -1, *masks.shape[-2:]))
+
+    def _masks(self, images: Tensor) -> Tensor:
+        known, masks = getattr(self, "known", (images[:0], images[:0]))
+        rows = [
+            next((j for j, other in enumerate(known) if torch.equal(image, other)), -1)
+            for image in images
+        ]
+        if -1 in rows:
+            raise ValueError(
+                "GroundTruth explains only the images it was fed with: call feed(images, masks)"
+            )
+        return masks[rows].to(images.dtype)

@@ -1,0 +1,65 @@
+"""Size of a mask against what the classifier still sees under it."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from explainers.explanandum import Explanandum
+from explainers.metrics.base import PerImageMetric, exact, pixel_sum
+
+
+def mask_saliency(
+    maps: Tensor, log_probabilities: Tensor, targets: Tensor, floor: float = 0.05
+) -> Tensor:
+    """Log area less log probability: ln max(mean mask, floor) - ln sum of target probabilities.
+
+    Lower is better: a small mask under which the classifier still sees the targets.
+
+    Source: Stalder et al., NeurIPS 2022, eq. 9. Each class counts once; the released code counts a
+    VOC class once per annotated object, which pushes its numbers down.
+
+    Args:
+        maps: Masks (B, H, W) in [0, 1].
+        log_probabilities: Log-probabilities (B, K) of the masked images.
+        targets: Classes of the sum, (B, K) bool.
+        floor: Least area that still pays.
+
+    Returns:
+        Scores (B,) float64; NaN for an image without target.
+    """
+    area = pixel_sum(maps) / (maps.shape[1] * maps.shape[2])
+    targets = targets.cpu()
+    seen = exact(log_probabilities).masked_fill(~targets, -torch.inf).logsumexp(dim=1)
+    scores = area.clamp_min(floor).log() - seen
+    return scores.masked_fill(~targets.any(dim=1), torch.nan)
+
+
+class MaskSaliency(PerImageMetric):
+    """`mask_saliency` of the images kept under their maps; the removed pixels show the mean colour.
+
+    Args:
+        activation: "softmax" as in the paper, even for classifiers trained with a sigmoid; "model"
+            takes the classifier's own.
+    """
+
+    names = ("MaskSaliency",)
+    needs = ("maps", "targets", "masked_logits", "explanandum")
+    wants_unit_maps = True
+    higher_is_better = False
+
+    def __init__(self, activation: Literal["softmax", "model"] = "softmax") -> None:
+        super().__init__()
+        if activation not in ("softmax", "model"):
+            raise ValueError(f"activation must be 'softmax' or 'model', got {activation!r}")
+        self.activation = activation
+
+    def score(
+        self, maps: Tensor, targets: Tensor, masked_logits: Tensor, explanandum: Explanandum
+    ) -> dict[str, Tensor]:
+        """Scores (B,) of maps (B, H, W) in [0, 1] and targets (B, K)."""
+        sigmoid = self.activation == "model" and explanandum.multi_label
+        logits = exact(masked_logits)
+        log_probabilities = F.logsigmoid(logits) if sigmoid else logits.log_softmax(dim=1)
+        return {"MaskSaliency": mask_saliency(maps, log_probabilities, targets)}

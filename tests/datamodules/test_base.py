@@ -1,0 +1,255 @@
+"""The shared loaders: order, augmentation, resuming, sizes and checks."""
+
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torchvision import tv_tensors
+
+from datamodules.base import ImageDataModule, ImageSource
+from datamodules.folder import ImageFolder
+from datamodules.sampling import EpochSampler, seeded
+
+
+class Ramps(ImageSource):
+    """Image i is a ramp from left to right, 8 x 12, plus i / 100; its mask is the left half."""
+
+    def __init__(self, count: int, broken: float | None = None) -> None:
+        self.names, self.broken = [f"{i}.png" for i in range(count)], broken
+
+    def load(self, index: int) -> dict[str, Any]:
+        image = (torch.linspace(0.0, 0.5, 12) + index / 100).expand(3, 8, 12).clone()
+        if self.broken is not None:
+            image[0, 0, 0] = self.broken
+        mask = tv_tensors.Mask(torch.zeros(1, 8, 12, dtype=torch.uint8))
+        mask[..., :6] = 1
+        return {"image": image, "target": torch.tensor([True, False]), "mask": mask}
+
+
+class RampData(ImageDataModule):
+    def __init__(self, count: int = 7, broken: float | None = None, **kwargs: Any) -> None:
+        super().__init__(**{"image_size": [8, 12], "batch_size": 2, **kwargs})
+        self.count, self.broken = count, broken
+
+    class_names = ["a", "b"]  # noqa: RUF012
+    multi_label = False
+
+    def source(self, split: str) -> Ramps:
+        return Ramps(self.count, self.broken)
+
+
+def epoch_of(loader, epoch):
+    loader.sampler.set_epoch(epoch)
+    return [(batch["index"].tolist(), batch["image"]) for batch in loader]
+
+
+def order(loader, epoch):
+    return [index for indices, _ in epoch_of(loader, epoch) for index in indices]
+
+
+def test_batch_keys_shapes_and_types():
+    batch = next(iter(RampData().val_dataloader()))
+    assert set(batch) == {"image", "target", "mask", "name", "index"}
+    assert batch["image"].shape == (2, 3, 8, 12)
+    assert batch["image"].dtype == torch.float32
+    assert type(batch["image"]) is torch.Tensor
+    assert batch["target"].tolist() == [[True, False]] * 2
+    assert batch["name"] == ["0.png", "1.png"]
+    assert batch["index"].tolist() == [0, 1]
+
+
+def test_evaluation_keeps_order_and_the_last_batch():
+    data = RampData(augment=True)
+    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+        indices = torch.cat([batch["index"] for batch in loader])
+        assert indices.tolist() == list(range(7))
+    plain = RampData().dataset("test")[3]["image"]
+    assert torch.equal(data.dataset("test")[3]["image"], plain)
+
+
+def test_training_shuffles_per_epoch_and_drops_the_rest():
+    loader = RampData(count=41).train_dataloader()
+    first, second = (order(loader, epoch) for epoch in (0, 1))
+    assert len(loader) == 20
+    assert len(set(first)) == len(set(second)) == 40
+    assert first != second
+    other = RampData(count=41, seed=1).train_dataloader()
+    assert order(other, 0) != first
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_only():
+    data = RampData(augment=True)
+    dataset = data.dataset("train")
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = dataset[(3, 5)]["image"]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    dataset[(3, 4)]
+    assert torch.equal(dataset[(3, 5)]["image"], first)
+    assert not torch.equal(dataset[(4, 5)]["image"], first)
+    assert not torch.equal(RampData(augment=True, seed=1).dataset("train")[(3, 5)]["image"], first)
+    assert 0.0 <= first.min() <= first.max() <= 1.0
+
+
+def test_masks_are_flipped_with_their_image():
+    dataset = RampData(augment=True).dataset("train")
+    flipped = 0
+    for epoch in range(8):
+        sample = dataset[(epoch, 0)]
+        row = sample["image"].mean((0, 1))
+        left_is_dark = bool(row[3] < row[8])
+        mask = sample["mask"][0].float()
+        assert bool(mask[:, :6].mean() > mask[:, 6:].mean()) == left_is_dark
+        flipped += not left_is_dark
+    assert 0 < flipped < 8
+
+
+def test_workers_change_nothing():
+    alone, helped = (
+        RampData(augment=True, num_workers=workers).train_dataloader() for workers in (0, 2)
+    )
+    for epoch in (0, 1):
+        for (index, image), (other, same) in zip(
+            epoch_of(alone, epoch), epoch_of(helped, epoch), strict=True
+        ):
+            assert index == other
+            assert torch.equal(image, same)
+
+
+class Recorder(lightning.LightningModule):
+    """Keeps what each training step sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[int, tuple[list[int], float]] = {}
+
+    def training_step(self, batch, _):
+        self.seen[self.global_step] = batch["index"].tolist(), batch["image"].sum().item()
+        return self.weight * batch["image"].mean()
+
+    def validation_step(self, batch, _):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder, workers, resume=None, **kwargs):
+    module = Recorder()
+    saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        callbacks=[saver],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        **kwargs,
+    )
+    data = RampData(augment=True, num_workers=workers)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+    return module.seen
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize(("workers", "steps"), [(0, range(1, 9)), (2, [4])])
+def test_a_resumed_fit_sees_what_the_uninterrupted_one_sees(tmp_path, workers, steps):
+    whole = fit(tmp_path, workers)
+    assert sorted(whole) == list(range(9))
+    for step in steps:  # 3 steps an epoch: within epochs and at their ends
+        rest = fit(tmp_path / f"{step}", workers, str(tmp_path / f"step={step}.ckpt"))
+        assert rest == {key: seen for key, seen in whole.items() if key >= step}, step
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_resuming_after_an_epoch_cut_short_starts_the_next_one(tmp_path):
+    whole = fit(tmp_path, 0, limit_train_batches=2)
+    rest = fit(tmp_path / "rest", 0, str(tmp_path / "step=2.ckpt"), limit_train_batches=2)
+    assert rest == {key: seen for key, seen in whole.items() if key >= 2}
+
+
+def test_processes_share_an_epoch_without_overlap():
+    dataset = RampData(count=11).dataset("train")
+    samplers = [EpochSampler(dataset, seed=0, replicas=2, rank=rank) for rank in (0, 1)]
+    for epoch in (0, 1):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        shares = [[index for _, index in sampler] for sampler in samplers]
+        assert [len(share) for share in shares] == [5, 5]
+        assert len({*shares[0], *shares[1]}) == 10
+        assert [key for key, _ in samplers[0]] == [epoch] * 5
+
+
+def test_overfitting_and_predicting_with_a_trainer_work():
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        overfit_batches=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = Recorder()
+    with pytest.warns(UserWarning, match="requested to overfit"):
+        trainer.fit(module, RampData())
+    assert module.seen[0][0] == [0, 1]
+    module.predict_step = lambda batch: batch["index"]
+    predictions = trainer.predict(module, RampData())
+    assert torch.cat(predictions).tolist() == list(range(7))
+
+
+def test_limit_takes_the_first_images():
+    data = RampData(limit=3)
+    assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [3, 3, 3]
+
+
+def test_seeded_differs_by_every_number():
+    draws = set()
+    for entropy in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+        with seeded(*entropy):
+            draws.add(torch.rand(()).item())
+    assert len(draws) == 4
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -0.1])
+def test_values_from_any_source_are_checked(broken):
+    with pytest.raises(ValueError, match=r"1\.png: "):
+        RampData(broken=broken).dataset("val")[1]
+
+
+def test_a_worker_passes_the_error_on(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"not a picture")
+    loader = ImageFolder(root=str(tmp_path), num_workers=1).predict_dataloader()
+    with pytest.raises(ValueError, match=r"x\.jpg: not a readable image"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_size": [8]}, r"image_size must be \[height, width\]"),
+        ({"image_size": [8, 0]}, "both positive"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"limit": 0}, "limit must be at least 1"),
+        ({"resize": "pad"}, "resize must be 'squash' or 'crop'"),
+        ({"interpolation": "nearest"}, "interpolation must be in"),
+        ({"crop_pct": 0.0}, r"crop_pct must be in \(0, 1\]"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RampData(**settings)
+
+
+def test_too_few_or_no_images_are_reported():
+    with pytest.raises(ValueError, match=r"has 1 images, too few .* lower batch_size"):
+        RampData(count=1).train_dataloader()
+    with pytest.raises(ValueError, match="split 'val' has no images"):
+        RampData(count=0).setup("validate")

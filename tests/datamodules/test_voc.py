@@ -1,0 +1,189 @@
+"""VOC: targets from XML, masks from palette PNGs, and the void border read in three ways."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules import voc
+from datamodules.voc import VOC
+
+SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "voc-sample"
+CAT, DOG, PERSON = (voc.CLASS_NAMES.index(name) for name in ("cat", "dog", "person"))
+LABELS = np.array([[0, 8, 8, 255], [0, 12, 255, 0]], np.uint8)  # 8 is cat, 12 is dog
+
+
+def annotate(path, *objects):
+    lines = [
+        f"<object><name>{name}</name><difficult>{difficult}</difficult></object>"
+        for name, difficult in objects
+    ]
+    path.write_text(f"<annotation>{''.join(lines)}</annotation>")
+
+
+def save_palette(path, labels):
+    picture = Image.fromarray(labels).convert("P")
+    picture.putpalette(
+        [value for index in range(256) for value in (index, 255 - index, index // 2)]
+    )
+    picture.putdata(labels.flatten().tolist())
+    picture.save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Images a (cat, difficult dog; mask), b (person twice; no mask), c (dog; no mask)."""
+    for folder in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, grey in {"a": 0, "b": 100, "c": 200}.items():
+        Image.new("RGB", (4, 2), (grey, grey, grey)).save(tmp_path / f"JPEGImages/{name}.jpg")
+    annotate(tmp_path / "Annotations/a.xml", ("cat", 0), ("dog", 1))
+    annotate(tmp_path / "Annotations/b.xml", ("person", 0), ("person", 0))
+    annotate(tmp_path / "Annotations/c.xml", ("dog", 0))
+    save_palette(tmp_path / "SegmentationClass/a.png", LABELS)
+    sets = {"train": "c\nb\n", "val": "a\n\n", "test": "b  1\na -1\n"}
+    for name, lines in sets.items():
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text(lines)
+    return tmp_path
+
+
+def make(root, **kwargs):
+    return VOC(**{"root": str(root), "image_size": [2, 4], "year": "2007", **kwargs})
+
+
+def classes(sample):
+    return sample["target"].nonzero().flatten().tolist()
+
+
+def test_targets_names_and_images(root):
+    data = make(root)
+    train = [data.dataset("train")[index] for index in range(2)]
+    assert [sample["name"] for sample in train] == ["JPEGImages/c.jpg", "JPEGImages/b.jpg"]
+    assert [classes(sample) for sample in train] == [[DOG], [PERSON]]
+    assert train[0]["image"].mean().item() == pytest.approx(200 / 255, abs=0.01)
+    assert (data.num_classes, data.class_names[14], data.multi_label) == (20, "person", True)
+
+
+def test_difficult_objects_count_unless_left_out(root):
+    assert classes(make(root).dataset("val")[0]) == [CAT, DOG]
+    assert classes(make(root, difficult=False).dataset("val")[0]) == [CAT]
+
+
+def test_void_is_a_key_of_its_own(root):
+    sample = make(root).dataset("val")[0]
+    assert sample["mask"].shape == (20, 2, 4)
+    assert sample["mask"].dtype == torch.bool
+    assert sample["mask"][CAT].tolist() == (LABELS == 8).tolist()
+    assert sample["mask"][DOG].tolist() == (LABELS == 12).tolist()
+    assert sample["mask"].sum() == 3
+    assert sample["void"].tolist() == (LABELS == 255).tolist()
+
+
+def test_void_as_background_is_dropped(root):
+    sample = make(root, void_as="background").dataset("val")[0]
+    assert "void" not in sample
+    assert sample["mask"].sum() == 3
+
+
+def test_void_as_foreground_joins_every_present_class(root):
+    sample = make(root, void_as="foreground").dataset("val")[0]
+    assert "void" not in sample
+    assert sample["mask"][CAT].tolist() == ((LABELS == 8) | (LABELS == 255)).tolist()
+    assert sample["mask"].any(0).tolist() == (LABELS > 0).tolist()  # the paper's reading
+    assert sample["mask"][PERSON].sum() == 0
+
+
+def test_masks_are_resized_with_the_image(root):
+    sample = make(root, image_size=[4, 8]).dataset("val")[0]
+    expected = torch.from_numpy(LABELS == 8).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert torch.equal(sample["mask"][CAT], expected)
+
+
+def test_masks_come_only_where_all_images_have_one(root):
+    assert "mask" not in make(root).dataset("test")[1]
+    assert "mask" not in make(root, masks=False).dataset("val")[0]
+    restricted = make(root, require_masks=True)
+    assert len(restricted.dataset("test")) == len(restricted.dataset("predict")) == 1
+    assert restricted.dataset("test")[0]["name"] == "JPEGImages/a.jpg"
+    assert len(restricted.dataset("train")) == 2
+    batch = next(iter(make(root).test_dataloader()))
+    assert batch["image"].shape == (2, 3, 2, 4)
+
+
+def test_the_usual_layouts_and_sets(root, tmp_path_factory):
+    above = tmp_path_factory.mktemp("above")
+    (above / "VOCdevkit").mkdir()
+    (above / "VOCdevkit/VOC2007").symlink_to(root)
+    assert len(make(above).dataset("test")) == 2
+    assert make(root, year="2012").sets["test"] == "val"
+    assert len(make(root, test_set="train").dataset("test")) == 2
+
+
+def test_download_runs_once_and_only_on_request(root, tmp_path, monkeypatch):
+    calls = []
+
+    def fake(folder, year, image_set, download):
+        calls.append((folder, year, image_set, download))
+
+    monkeypatch.setattr(voc, "VOCDetection", fake)
+    make(root, download=True).prepare_data()
+    make(tmp_path / "new").prepare_data()
+    assert calls == []
+    new = str(tmp_path / "new")
+    make(new, download=True).prepare_data()
+    make(new, year="2012", download=True).prepare_data()
+    assert calls == [
+        (new, "2007", "trainval", True),
+        (new, "2007", "test", True),
+        (new, "2012", "trainval", True),
+    ]
+
+
+def test_errors_name_the_culprit(root):
+    with pytest.raises(ValueError, match="year must be one of"):
+        make(root, year="2008")
+    with pytest.raises(ValueError, match="void_as must be"):
+        make(root, void_as="drop")
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no JPEGImages .* download: true"):
+        make(root / "nowhere").setup("test")
+    with pytest.raises(FileNotFoundError, match=r"other\.txt: no such image set; set test_set"):
+        make(root, test_set="other").setup("test")
+    with pytest.raises(ValueError, match=r"train\.txt: no image has a mask"):
+        make(root, test_set="train", require_masks=True).setup("test")
+    (root / "ImageSets/Main/none.txt").write_text("\n")
+    with pytest.raises(ValueError, match="split 'test' has no images"):
+        make(root, test_set="none").setup("test")
+
+
+def test_broken_annotations_and_masks_are_named(root):
+    val = make(root).dataset("val")
+    annotate(root / "Annotations/a.xml", ("unicorn", 0))
+    with pytest.raises(ValueError, match=r"a\.xml: unknown class 'unicorn'"):
+        val[0]
+    (root / "Annotations/a.xml").write_text("<annotation>")
+    with pytest.raises(ValueError, match=r"a\.xml: not readable as XML"):
+        val[0]
+    (root / "Annotations/a.xml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.xml: no such annotation"):
+        val[0]
+    annotate(root / "Annotations/a.xml", ("cat", 0))
+    save_palette(root / "SegmentationClass/a.png", LABELS[:, :3].copy())
+    with pytest.raises(ValueError, match=r"a\.png: mask \[2, 3\] and image \[2, 4\] differ"):
+        val[0]
+    save_palette(root / "SegmentationClass/a.png", np.full((2, 4), 21, np.uint8))
+    with pytest.raises(ValueError, match=r"a\.png: expected indices 0 to 20 or 255"):
+        val[0]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="needs ../shared/data/voc-sample")
+def test_real_photographs():
+    data = VOC(root=str(SAMPLE), test_set="test", image_sets="Segmentation", batch_size=8)
+    batches = list(data.test_dataloader())
+    assert sum(len(batch["name"]) for batch in batches) == 40
+    mask, target = (torch.cat([batch[key] for batch in batches]) for key in ("mask", "target"))
+    agree = (mask.flatten(2).any(2) == target).float().mean()
+    assert agree > 0.99
+    assert 0.1 < mask.any(1).float().mean() < 0.4

@@ -1,0 +1,80 @@
+"""Classifiers with known truth: logit k is the scaled brightness of quadrant k (top left, top right, bottom ...)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explainers import Explanandum
+
+SCALE = 20.0
+NAMES = ["top left", "top right", "bottom left", "bottom right"]
+
+
+def quadrant_masks(height: int, width: int) -> Tensor:
+    """Indicators (4, H, W) of the four quadrants; the middle row and column of odd sizes belong to the later one."""
+    top = torch.arange(height) < height // 2
+    left = torch.arange(width) < width // 2
+    return torch.stack([(top == a)[:, None] & (left == b)[None] for a in (True, False) for b in (True, False)]).float()
+
+
+class PlantedCNN(nn.Module):
+    """Four stages at strides 2 to 16; channel k holds the brightness of quadrant k."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_classes = 4
+        self.stem = nn.Conv2d(3, 4, 1, bias=False)
+        nn.init.constant_(self.stem.weight, 1 / 3)
+        self.stages = nn.ModuleList([nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.ReLU()) for _ in range(4)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images) * quadrant_masks(*images.shape[-2:]).to(images)
+        mass = x.mean(dim=(2, 3), keepdim=True)
+        for stage in self.stages:
+            x = stage(x)
+        # Pooling with a ragged border weighs pixels unevenly: restore each channel's mean, gradients flow through x.
+        x = x * (mass / x.mean(dim=(2, 3), keepdim=True).clamp(min=1e-8)).detach()
+        return SCALE * 4 * x.mean(dim=(2, 3))
+
+
+class PlantedViT(nn.Module):
+    """Patch tokens, a class token, and one uniform attention block that gathers the patches."""
+
+    def __init__(self, patch: int = 4) -> None:
+        super().__init__()
+        self.num_classes, self.patch = 4, patch
+        self.attention = nn.MultiheadAttention(4, 1, bias=False, batch_first=True)
+        with torch.no_grad():
+            self.attention.in_proj_weight.zero_()
+            self.attention.in_proj_weight[8:] = torch.eye(4)
+            self.attention.out_proj.weight.copy_(torch.eye(4))
+        self.block = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.mean(dim=1, keepdim=True) * quadrant_masks(*images.shape[-2:]).to(images)
+        patches = F.avg_pool2d(x, self.patch).flatten(2).mT  # (B, N, 4)
+        tokens = self.block(torch.cat([torch.zeros_like(patches[:, :1]), patches], dim=1))
+        gathered, _ = self.attention(tokens[:, :1], tokens[:, 1:], tokens[:, 1:])
+        return SCALE * 4 * gathered[:, 0]
+
+
+def explanandum(kind: str = "cnn", multi_label: bool = False) -> Explanandum:
+    """A planted classifier under the frozen wrapper, for images of any size (a multiple of 4 for "vit")."""
+    return Explanandum(
+        f"tests.planted:Planted{kind.upper() if kind == 'cnn' else 'ViT'}",
+        multi_label=multi_label,
+        class_names=NAMES,
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        input_size=[32, 32],
+        feature_layers=[f"stages.{i}" for i in range(4)] if kind == "cnn" else ["block"],
+    )
+
+
+def scenes(count: int, size: tuple[int, int] = (32, 32), seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Noise images (B, 3, H, W) with one bright quadrant, and the one-hot targets (B, 4) that name it."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 4
+    images = 0.3 * torch.rand(count, 3, *size, generator=generator)
+    images += 0.6 * quadrant_masks(*size)[labels].unsqueeze(1)
+    return images, F.one_hot(labels, 4).bool()

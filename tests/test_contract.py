@@ -1,0 +1,145 @@
+"""What every method in configs/methods must keep to; a new method is covered by its YAML file alone."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from explainers import Explainer, LearnedExplainer
+from tests import planted
+
+METHODS = sorted(Path("configs/methods").glob("*.yaml"))
+KINDS = ("cnn", "vit")
+TINY = {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
+STEPS = 80
+BUILT: dict[tuple[str, str], Explainer] = {}
+
+
+def build(path: Path, kind: str) -> Explainer:
+    """The method of a config file on a planted classifier; learned ones are trained for a few steps, once."""
+    if (path.stem, kind) not in BUILT:
+        config = yaml.safe_load(path.read_text())["model"]
+        module, _, name = config["class_path"].rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        arguments = config.get("init_args", {})
+        if "backbone" in arguments:
+            arguments |= TINY | {"lr": 3e-3, "schedule": "constant"}
+        torch.manual_seed(0)
+        method = cls(planted.explanandum(kind), **arguments)
+        if isinstance(method, LearnedExplainer):
+            train(method)
+        BUILT[path.stem, kind] = method.eval()
+    return BUILT[path.stem, kind]
+
+
+def train(method: LearnedExplainer) -> None:
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=method.lr)
+    method.train()
+    for step in range(STEPS):
+        images, targets = planted.scenes(8, seed=step + 1)
+        generator = torch.Generator().manual_seed(step)
+        terms = method.loss_terms({"image": images, "target": targets}, generator)
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+
+
+@pytest.fixture(params=METHODS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture(params=KINDS)
+def method(path, request):
+    method = build(path, request.param)
+    if "features" in method.needs and request.param == "vit" and "cam" in path.stem:
+        pytest.skip(f"{path.stem} needs a feature pyramid")
+    return method
+
+
+def test_shape_type_range_and_untouched_inputs(method):
+    images, targets = planted.scenes(3)
+    before = images.clone(), targets.clone()
+    maps = method.attribute(images, targets)
+    assert maps.shape == (3, 32, 32)
+    assert maps.dtype == torch.float32
+    assert maps.isfinite().all()
+    if method.is_mask:
+        assert maps.min() >= 0
+        assert maps.max() <= 1
+    assert torch.equal(images, before[0])
+    assert torch.equal(targets, before[1])
+
+
+def state(module):
+    return {
+        "weights": {name: value.clone() for name, value in module.state_dict().items()},
+        "modes": [m.training for m in module.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in module.modules()],
+        "grads": [(p.requires_grad, p.grad is None) for p in module.parameters()],
+    }
+
+
+def test_the_explanandum_is_as_it_was(method):
+    before = state(method.explanandum)
+    method.attribute(*planted.scenes(2))
+    after = state(method.explanandum)
+    torch.testing.assert_close(after.pop("weights"), before.pop("weights"), rtol=0, atol=0)
+    assert after == before
+
+
+def test_a_map_does_not_depend_on_its_batch(method):
+    images, targets = planted.scenes(3)
+    together = method.attribute(images, targets)
+    alone = torch.cat([method.attribute(i[None], t[None]) for i, t in zip(images, targets, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4 * float(alone.detach().abs().max()))
+
+
+def test_the_same_call_gives_the_same_map(method):
+    images, targets = planted.scenes(2)
+    torch.manual_seed(1)
+    first = method.attribute(images, targets)
+    torch.manual_seed(2)
+    torch.testing.assert_close(method.attribute(images, targets), first, rtol=0, atol=0)
+
+
+def test_class_maps_equal_one_call_a_class(method):
+    images, _ = planted.scenes(2)
+    classes = torch.tensor([[0, 3], [2, 1]])
+    maps = method.class_maps(images, classes)
+    assert maps.shape == (2, 2, 32, 32)
+    alone = method.attribute(images, torch.nn.functional.one_hot(classes[:, 1], 4).bool())
+    torch.testing.assert_close(maps[:, 1], alone, rtol=1e-4, atol=1e-4 * float(alone.detach().abs().max()))
+
+
+@pytest.mark.parametrize("size", [(32, 48), (37, 51)])
+def test_other_image_sizes(path, size):
+    method = build(path, "cnn")
+    images, targets = planted.scenes(2, size)
+    assert method.attribute(images, targets).shape == (2, *size)
+
+
+def test_it_finds_the_quadrant_that_decides(method):
+    if not method.class_specific:
+        pytest.skip("the method does not depend on the target")
+    images, targets = planted.scenes(4, seed=999)
+    maps = method.attribute(images, targets)
+    mass = (maps - maps.amin(dim=(1, 2), keepdim=True))[:, None] * planted.quadrant_masks(32, 32)
+    assert (mass.sum(dim=(2, 3)).argmax(dim=1) == targets.int().argmax(dim=1)).all()
+
+
+def test_it_works_without_gradients_and_in_a_prediction_loop(method, tmp_path):
+    images, targets = planted.scenes(2)
+    with torch.no_grad():
+        inside = method.attribute(images, targets)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, inference_mode=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    loader = DataLoader([{"image": image} for image in images], batch_size=2)
+    predicted = trainer.predict(method, loader)[0]
+    assert torch.equal(predicted["targets"], targets)
+    torch.testing.assert_close(predicted["maps"], inside)
