@@ -1,4 +1,4 @@
-"""Score and rank explainers, or explain a folder of images: python evaluate.py {test,predict,validate} ..."""
+"""Score and rank explainers, or explain images: python evaluate.py {test,predict,validate}."""
 
 import sys
 

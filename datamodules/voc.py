@@ -1,5 +1,7 @@
 """PASCAL VOC 2007 and 2012: multi-label photographs, some with pixel masks."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.datasets import VOCDetection
 
 from datamodules.base import ImageDataModule, ImageSource
-from datamodules.images import read_image, read_labels
+from datamodules.images import Fit, read_image, read_labels
 
 CLASS_NAMES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -18,6 +20,7 @@ CLASS_NAMES = [
     "tvmonitor",
 ]  # fmt: skip
 VOID = 255
+MOST_BOXES = 64  # an image; VOC has at most 56
 SPLITS = {
     "2007": {"train": "train", "val": "val", "test": "test"},
     "2012": {
@@ -29,14 +32,23 @@ SPLITS = {
 
 
 class VOCSource(ImageSource):
-    """The images of one image-set file; masks only if every one of them has a segmentation PNG."""
+    """The images of one image-set file; masks only if every one of them has a segmentation PNG.
+
+    With a `fit`, the boxes are delivered as that brings the images to size.
+    """
 
     def __init__(
-        self, folder: Path, ids: list[str], masks: bool, difficult: bool, void_as: str
+        self,
+        folder: Path,
+        ids: list[str],
+        masks: bool,
+        difficult: bool,
+        void_as: str,
+        fit: Fit | None = None,
     ) -> None:
         self.folder, self.ids = folder, ids
         self.names = [f"JPEGImages/{image}.jpg" for image in ids]
-        self.difficult, self.void_as = difficult, void_as
+        self.difficult, self.void_as, self.fit = difficult, void_as, fit
         self.masks = masks and all(self._segmentation(image).is_file() for image in ids)
 
     def _segmentation(self, image: str) -> Path:
@@ -45,8 +57,11 @@ class VOCSource(ImageSource):
     def load(self, index: int) -> dict[str, Any]:
         """Return image, target and, where the split has masks, the plane of class indices."""
         image = read_image(str(self.folder / self.names[index]))
-        target = read_target(self.folder / "Annotations" / f"{self.ids[index]}.xml", self.difficult)
+        path = self.folder / "Annotations" / f"{self.ids[index]}.xml"
+        target, boxes = read_objects(path, self.difficult)
         sample = {"image": image, "target": target}
+        if self.fit is not None:
+            sample["boxes"] = fit_boxes(boxes, self.fit, image.shape[-2:])
         if self.masks:
             path = self._segmentation(self.ids[index])
             labels = read_labels(str(path))
@@ -75,12 +90,14 @@ class VOCSource(ImageSource):
         return sample
 
 
-def read_target(path: Path, difficult: bool) -> Tensor:
-    """Return the classes named in an annotation, (20,) bool.
+def read_objects(path: Path, difficult: bool) -> tuple[Tensor, Tensor]:
+    """Return the classes named in an annotation, (20,) bool, and its boxes (64, 5).
+
+    A box is class, left, top, right, bottom in pixels, right and bottom outside; -1 fills up.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not XML or names an unknown class.
+        ValueError: If it is not XML, names an unknown class or has more than 64 boxes.
     """
     try:
         objects = ElementTree.parse(path).getroot().iter("object")
@@ -89,18 +106,48 @@ def read_target(path: Path, difficult: bool) -> Tensor:
     except ElementTree.ParseError as error:
         raise ValueError(f"{path}: not readable as XML ({error}); replace the file") from None
     target = torch.zeros(len(CLASS_NAMES), dtype=torch.bool)
+    boxes = []
     for thing in objects:
         name = thing.findtext("name", "").strip()
         if name not in CLASS_NAMES:
             raise ValueError(f"{path}: unknown class {name!r}; expected one of {CLASS_NAMES}")
         if difficult or thing.findtext("difficult", "0").strip() != "1":
-            target[CLASS_NAMES.index(name)] = True
-    return target
+            label = CLASS_NAMES.index(name)
+            target[label] = True
+            if (box := thing.find("bndbox")) is not None:
+                left, top, right, bottom = (
+                    float(box.findtext(side, "nan")) for side in ("xmin", "ymin", "xmax", "ymax")
+                )
+                boxes.append([label, left - 1, top - 1, right, bottom])  # VOC counts from 1
+    if len(boxes) > MOST_BOXES:
+        raise ValueError(f"{path}: {len(boxes)} boxes, expected at most {MOST_BOXES}")
+    padding = [[-1.0] * 5] * (MOST_BOXES - len(boxes))
+    return target, torch.tensor(boxes + padding, dtype=torch.float32)
+
+
+def fit_boxes(boxes: Tensor, fit: Fit, size: Sequence[int]) -> Tensor:
+    """Return boxes (M, 5) of an image of `size` [h, w] as `fit` scales and crops it.
+
+    What is cut away is cut off the boxes; those of which nothing is left become -1.
+    """
+    scaled = fit.size
+    if fit.how == "crop":  # as Fit does with the pixels
+        sides = list(zip(fit.size, size, strict=True))
+        scale = max(math.floor(goal / fit.crop_pct) / have for goal, have in sides)
+        scaled = [max(goal, round(have * scale)) for goal, have in sides]
+    steps = zip(scaled, size, fit.size, strict=True)
+    (sy, oy), (sx, ox) = ((s / have, round((s - goal) / 2)) for s, have, goal in steps)
+    moved = boxes[:, 1:] * torch.tensor([sx, sy, sx, sy]) - torch.tensor([ox, oy, ox, oy])
+    moved = moved.clamp(torch.zeros(4), torch.tensor([*fit.size[::-1]] * 2))
+    left = (moved[:, 2:] > moved[:, :2]).all(dim=1) & (boxes[:, 0] >= 0)
+    return torch.cat([boxes[:, :1], moved], dim=1).masked_fill(~left[:, None], -1.0)
 
 
 class VOC(ImageDataModule):
     """PASCAL VOC 2007 or 2012 (Everingham et al., IJCV 2010); images under Flickr's terms of use.
 
+    `boxes` (64, 5) are delivered in all splits but train, whose augmentation would not move them:
+    class, left, top, right, bottom in pixels of the delivered image, -1 where there is none.
     `mask` and `void` are delivered in a split exactly when every image of it has a segmentation
     PNG, since a batch must be complete: use `image_sets: Segmentation`, or `require_masks` for the
     test split. Targets come from the XML boxes, so a class may lack pixels in the mask of a small
@@ -205,4 +252,5 @@ class VOC(ImageDataModule):
                 raise ValueError(
                     f"{listing}: no image has a mask in SegmentationClass; set require_masks: false"
                 )
-        return VOCSource(folder, ids, self.masks, self.difficult, self.void_as)
+        fit = None if split == "train" else self.fit
+        return VOCSource(folder, ids, self.masks, self.difficult, self.void_as, fit)

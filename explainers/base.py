@@ -7,18 +7,20 @@ from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
+from explainers import masking
 from explainers.explanandum import Explanandum
 
 
 class Explainer(LightningModule, ABC):
     """Answers, for images and targets, which pixels made the explanandum decide.
 
-    Subclasses implement `attribute`. A map never depends on the rest of its batch, and every call draws its
-    randomness from `self.generator()`, the same stream for every image.
+    Subclasses implement `attribute`. A map never depends on the rest of its batch, and every call
+    draws its randomness from `self.generator()`, the same stream for every image.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -37,22 +39,51 @@ class Explainer(LightningModule, ABC):
 
     @abstractmethod
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Score pixels: images (B, 3, H, W) in [0, 1], targets (B, K) bool -> (B, H, W), larger matters more."""
+        """Score pixels: larger matters more.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            targets: What to explain, (B, K) bool, one class or several.
+
+        Returns:
+            Maps (B, H, W) float32.
+        """
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps of several classes an image: images (B, 3, H, W), classes (B, k) int64 -> (B, k, H, W)."""
+        """Maps (B, k, H, W) of several classes an image, `classes` (B, k) int64."""
         one_hot = F.one_hot(classes, self.explanandum.num_classes).bool()  # (B, k, K)
-        return torch.stack([self.attribute(images, targets) for targets in one_hot.unbind(1)], dim=1)
+        return torch.stack(
+            [self.attribute(images, targets) for targets in one_hot.unbind(1)], dim=1
+        )
+
+    def merged_map(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps (B, H, W) of whole targets (B, K), for methods whose work is `class_maps`.
+
+        One class gives its map as it is. Several give the pixelwise maximum of their maps, which
+        are min-maxed first unless they are masks. None gives 0.
+        """
+        self.check_inputs(images, targets)
+        merged = torch.zeros_like(images[:, 0])
+        counts = targets.sum(dim=1)
+        for count in sorted(set(counts.tolist())):
+            rows = counts == count
+            if count > 0:
+                classes = targets[rows].nonzero()[:, 1].view(-1, count)
+                maps = self.class_maps(images[rows], classes)
+                scaled = maps if self.is_mask or count == 1 else masking.minmax(maps)
+                merged[rows] = scaled.amax(dim=1).to(merged)
+        return merged
 
     def check_inputs(self, images: Tensor, targets: Tensor) -> None:
-        """Raise a ValueError that says what was expected, unless images (B, 3, H, W) and targets (B, K) bool fit."""
+        """Raise a ValueError unless images are (B, 3, H, W) and targets (B, K) bool."""
         expected = (images.shape[0], self.explanandum.num_classes)
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
         if targets.dtype != torch.bool or tuple(targets.shape) != expected:
             raise ValueError(
-                f"expected multi-hot targets of shape {expected} and dtype bool, got {tuple(targets.shape)} "
-                f"{targets.dtype}; from class indices: F.one_hot(indices, {expected[1]}).bool()"
+                f"expected multi-hot targets of shape {expected} and dtype bool, "
+                f"got {tuple(targets.shape)} {targets.dtype}; "
+                f"from class indices: F.one_hot(indices, {expected[1]}).bool()"
             )
 
     def generator(self) -> torch.Generator:
@@ -61,12 +92,14 @@ class Explainer(LightningModule, ABC):
 
     def on_test_start(self) -> None:
         """Refuse a test run that would measure nothing."""
-        names = {type(callback).__name__ for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
-        if "Score" not in names:
-            raise ValueError("a test run is scored by the Score callback: add -c configs/evaluate.yaml")
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(type(callback).__name__ == "Score" for callback in callbacks):
+            raise ValueError(
+                "a test run is scored by the Score callback: add -c configs/evaluate.yaml"
+            )
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Do nothing: the Score callback explains and scores the batch, this module like every other method."""
+        """Do nothing: Score explains and scores the batch, this module like every other."""
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Explain the predicted classes: `maps` (B, H, W) and their `targets` (B, K) bool."""
@@ -74,10 +107,12 @@ class Explainer(LightningModule, ABC):
         return {"maps": self.attribute(batch["image"], targets), "targets": targets}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds this explainer without any other file, and drop where its weights once came from."""
+        """Add what rebuilds this explainer, and drop where its weights once came from."""
         sources = {"pretrained": False, "backbone_weights": None}
         hparams = dict(self.hparams)
-        checkpoint["hyper_parameters"] = hparams | {k: v for k, v in sources.items() if k in hparams}
+        checkpoint["hyper_parameters"] = hparams | {
+            k: v for k, v in sources.items() if k in hparams
+        }
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
@@ -87,7 +122,10 @@ class Explainer(LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fill in the explanandum's weights where the checkpoint leaves them out."""
         if not any(name.startswith("explanandum.") for name in checkpoint["state_dict"]):
-            own = {f"explanandum.{name}": value for name, value in self.explanandum.state_dict().items()}
+            own = {
+                f"explanandum.{name}": value
+                for name, value in self.explanandum.state_dict().items()
+            }
             checkpoint["state_dict"].update(own)
 
     @classmethod
@@ -110,10 +148,12 @@ class Explainer(LightningModule, ABC):
             ValueError: If the explanandum was a module of your own and is not passed.
         """
         if explanandum is None:
-            config = torch.load(checkpoint_path, map_location="cpu", weights_only=True)["explanandum"]
+            config = torch.load(checkpoint_path, map_location="cpu", weights_only=True)[
+                "explanandum"
+            ]
             if config["model"] is None:
                 raise ValueError(
-                    f"{checkpoint_path} explains an nn.Module of your own, which a checkpoint cannot rebuild: "
+                    f"{checkpoint_path} explains a module of your own, which it cannot rebuild: "
                     "pass load_from_checkpoint(path, explanandum=Explanandum(your_module, ...))"
                 )
             explanandum = Explanandum(**config)
@@ -130,7 +170,8 @@ class LearnedExplainer(Explainer):
     Args:
         explanandum: The frozen classifier to explain.
         lr: Peak learning rate of Adam.
-        schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then cosine to 0.
+        schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then
+            cosine to 0.
         seed: Seed of all randomness of the method.
     """
 
@@ -147,10 +188,10 @@ class LearnedExplainer(Explainer):
 
     @abstractmethod
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Named, weighted scalar terms whose sum is the loss; noise comes from `generator` (on the CPU)."""
+        """Named, weighted scalar terms; their sum is the loss, their noise is `generator`'s."""
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of a batch; its noise depends on (seed, global step) alone, so a resumed fit repeats it."""
+        """Loss of a batch; its noise depends on (seed, global step): a resumed fit repeats it."""
         return self._step(batch, "train", self.global_step)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -167,10 +208,16 @@ class LearnedExplainer(Explainer):
         loss = torch.stack(list(terms.values())).sum()
         values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["image"]), sync_dist=stage == "val")
-        self.log(f"{stage}/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]), sync_dist=stage == "val")
+        self.log(
+            f"{stage}/loss",
+            loss.detach(),
+            prog_bar=True,
+            batch_size=len(batch["image"]),
+            sync_dist=stage == "val",
+        )
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam over whatever learns, with the schedule stepped per batch."""
         learned = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(learned, lr=self.lr)
@@ -178,7 +225,10 @@ class LearnedExplainer(Explainer):
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
 
 def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:
@@ -204,7 +254,7 @@ def load(path: str, map_location: Any = None, explanandum: Explanandum | None = 
         explanandum: Needed only if the checkpoint's was an `nn.Module` of your own.
     """
     module, _, name = class_path(path).rpartition(".")
-    cls = getattr(importlib.import_module(module), name)
+    cls: type[Explainer] = getattr(importlib.import_module(module), name)
     return cls.load_from_checkpoint(path, map_location=map_location, explanandum=explanandum).eval()
 
 

@@ -1,9 +1,10 @@
 """Training the classifiers that are then explained."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,27 +17,31 @@ from torchmetrics.classification import (
     MultilabelRecall,
 )
 
-from explainers import explanandum
+from explainers import builders
 from explainers.base import warmup_cosine
 
 
 class Classifier(LightningModule):
     """Trains a plain network on images (B, 3, H, W) in [0, 1] with multi-hot targets (B, K) bool.
 
-    Single-label: cross-entropy, top-1 and top-5 accuracy. Multi-label: binary cross-entropy, micro precision,
-    recall and F1, and macro mean average precision. `Explanandum(model="<its checkpoint>.ckpt")` freezes the result.
+    Single-label: cross-entropy, top-1 and top-5 accuracy. Multi-label: binary cross-entropy, micro
+    precision, recall and F1, and macro mean average precision. `Explanandum(model="<its
+    checkpoint>.ckpt")` freezes the result.
 
-    With `head`, only those modules learn, from a fresh start, and all else stays frozen in eval mode: the recipe of
-    Stalder et al., NeurIPS 2022, section 4 (its code; the paper says "fine-tune"). Without, everything learns.
+    With `head`, only those modules learn, from a fresh start, and all else stays frozen in eval
+    mode: the recipe of Stalder et al., NeurIPS 2022, section 4 (its code; the paper says
+        "fine-tune"). Without,
+    everything learns.
 
     Args:
-        model: As for `explanandum.build`, or any module from normalised images to logits.
+        model: As for `builders.build`, or any module from normalised images to logits.
         num_classes: Number of classes.
         multi_label: Several classes may be present in one image.
         pretrained: Start from the library's weights (a download).
         weights: Start from a local weights file.
         model_args: Further arguments of the architecture.
-        head: Module names to re-initialise and train alone, such as [fc] for a ResNet, [pre_logits, head] for VGG.
+        head: Module names to re-initialise and train alone, such as [fc] for a ResNet, [pre_logits,
+            head] for VGG.
         class_names: Names of the classes; None takes the data's.
         mean: Normalisation mean per channel; None takes the model's own.
         std: Normalisation standard deviation per channel; None takes the model's own.
@@ -70,26 +75,34 @@ class Classifier(LightningModule):
         smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["model"] if isinstance(model, nn.Module) else [], logger=False)
+        self.save_hyperparameters(
+            ignore=["model"] if isinstance(model, nn.Module) else [], logger=False
+        )
         if isinstance(model, str):
-            self.network = explanandum.build(model, num_classes, pretrained, weights, True, model_args)
-            own = explanandum.data_config(model, self.network)
+            self.network = builders.build(model, num_classes, pretrained, weights, True, model_args)
+            own = builders.data_config(model, self.network)
         else:
-            self.network, own = model, explanandum.data_config("", model)
-        for name, value, default in (("mean", mean, [0.485, 0.456, 0.406]), ("std", std, [0.229, 0.224, 0.225])):
+            self.network, own = model, builders.data_config("", model)
+        for name, value, default in (
+            ("mean", mean, [0.485, 0.456, 0.406]),
+            ("std", std, [0.229, 0.224, 0.225]),
+        ):
             self.hparams[name] = [float(v) for v in value or own[name] or default]
-            self.register_buffer(name, torch.tensor(self.hparams[name]).view(1, 3, 1, 1), persistent=False)
+            self.register_buffer(
+                name, torch.tensor(self.hparams[name]).view(1, 3, 1, 1), persistent=False
+            )
         self.multi_label, self.smoothing = multi_label, smoothing
         self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
         self.head = list(head) if head else None
         if self.head:
             _restart_head(self.network, self.head)
-        self.metrics = nn.ModuleDict({f"{stage}_": metrics(num_classes, multi_label) for stage in ("val", "test")})
+        self.metrics = nn.ModuleDict(
+            {f"{stage}_": metrics(num_classes, multi_label) for stage in ("val", "test")}
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> logits (B, K)."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
-        return logits
+        return cast(Tensor, self.network((images - self.mean) / self.std))
 
     def train(self, mode: bool = True) -> "Classifier":
         """Train mode for what learns; frozen parts stay in eval mode."""
@@ -123,13 +136,23 @@ class Classifier(LightningModule):
 
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
         logits, targets = self(batch["image"]), batch["target"]
-        collection = self.metrics[f"{stage}_"]
-        collection.update(logits, targets.int() if self.multi_label else targets.int().argmax(dim=1))
+        collection = cast(MetricCollection, self.metrics[f"{stage}_"])
+        collection.update(
+            logits, targets.int() if self.multi_label else targets.int().argmax(dim=1)
+        )
         size = len(targets)
-        self.log(f"{stage}/loss", self.loss(logits, targets), batch_size=size, prog_bar=True, sync_dist=True)
-        self.log_dict({f"{stage}/{name}": metric for name, metric in collection.items()}, batch_size=size)
+        self.log(
+            f"{stage}/loss",
+            self.loss(logits, targets),
+            batch_size=size,
+            prog_bar=True,
+            sync_dist=True,
+        )
+        self.log_dict(
+            {f"{stage}/{name}": metric for name, metric in collection.items()}, batch_size=size
+        )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over whatever learns, with the schedule stepped per batch."""
         learned = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
@@ -137,17 +160,25 @@ class Classifier(LightningModule):
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint complete: it rebuilds the classifier without downloads or other files."""
-        names = self.hparams["class_names"] or getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
-        changed = {"pretrained": False, "weights": None, "class_names": list(names) if names else None}
+        """Make the checkpoint rebuild the classifier without downloads or other files."""
+        data = getattr(self._trainer, "datamodule", None)
+        names = self.hparams["class_names"] or getattr(data, "class_names", None)
+        changed = {
+            "pretrained": False,
+            "weights": None,
+            "class_names": list(names) if names else None,
+        }
         checkpoint["hyper_parameters"] = dict(self.hparams) | changed
 
 
 def metrics(num_classes: int, multi_label: bool) -> MetricCollection:
-    """Top-1 and top-5 accuracy, or micro precision, recall, F1 and mean average precision, of logits."""
+    """Top-1 and top-5 accuracy; or micro precision, recall, F1 and mean average precision."""
     if multi_label:
         return MetricCollection(
             {
@@ -160,7 +191,10 @@ def metrics(num_classes: int, multi_label: bool) -> MetricCollection:
         )
     tops = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
     return MetricCollection(
-        {name: MulticlassAccuracy(num_classes, top_k=k, average="micro") for name, k in tops.items()},
+        {
+            name: MulticlassAccuracy(num_classes, top_k=k, average="micro")
+            for name, k in tops.items()
+        },
         compute_groups=False,
     )
 
@@ -169,7 +203,10 @@ def _restart_head(network: nn.Module, head: list[str]) -> None:
     """Freeze the network but for the named modules, whose layers start anew."""
     names = dict(network.named_modules())
     if missing := [name for name in head if name not in names]:
-        raise ValueError(f"no module {missing[0]!r} in {type(network).__name__}; its children: {[n for n, _ in network.named_children()]}")
+        raise ValueError(
+            f"no module {missing[0]!r} in {type(network).__name__}; "
+            f"its children: {[name for name, _ in network.named_children()]}"
+        )
     network.requires_grad_(False)
     for name in head:
         names[name].requires_grad_(True)

@@ -1,10 +1,11 @@
-"""The command line of `train.py` and `evaluate.py`: LightningCLI with one-line errors and plain checkpoints."""
+"""The command line of `train.py` and `evaluate.py`: LightningCLI with one-line errors."""
 
 import argparse
 import difflib
 import importlib
 import inspect
 import logging
+import os
 import re
 import sys
 import warnings
@@ -20,21 +21,27 @@ from explainers.base import Explainer
 from explainers.classifier import Classifier
 
 
+# Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+
 class CLI(LightningCLI):
-    """LightningCLI over any method and data set; `-c` is short for `--config`, and later files win."""
+    """LightningCLI over any method and data set; of several `-c` files, later ones win."""
 
     commands: tuple[str, ...] = ("fit", "validate")
+    save_config: type[SaveConfigCallback] | None = SaveConfigCallback
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         super().__init__(
             LightningModule,
             LightningDataModule,
-            save_config_callback=SaveConfigCallback,
+            save_config_callback=self.save_config,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults={"inference_mode": False},  # explanations take gradients
             seed_everything_default=0,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            load_from_checkpoint_support=False,  # explainers and classifiers write their own plain arguments
+            load_from_checkpoint_support=False,  # our modules write their own plain arguments
             args=None if args is None else list(args),
         )
 
@@ -45,10 +52,12 @@ class CLI(LightningCLI):
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
         """Only what this program is for."""
-        return {name: skip for name, skip in LightningCLI.subcommands().items() if name in cls.commands}
+        return {
+            name: skip for name, skip in LightningCLI.subcommands().items() if name in cls.commands
+        }
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the configuration as given: a checkpoint's own arguments never overrule the command line."""
+        """Leave the configuration as given: a checkpoint never overrules the command line."""
 
     def before_instantiate_classes(self) -> None:
         """Silence what Lightning says to everybody at every start."""
@@ -59,12 +68,13 @@ class CLI(LightningCLI):
 
 
 class EvaluateCLI(CLI):
-    """The command line of `evaluate.py`: `--ckpt_path` alone brings the model, its arguments and its explanandum."""
+    """The command line of `evaluate.py`: `--ckpt_path` alone brings the whole model."""
 
     commands = ("test", "predict", "validate")
+    save_config = None  # Score writes its settings beside its scores
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Make the checkpoint's own model the default, which configuration files and flags may change."""
+        """Make the checkpoint's own model the default; files and flags may change it."""
         words = sys.argv[1:] if args is None else list(args)
         peek = argparse.ArgumentParser(add_help=False)
         peek.add_argument("--ckpt_path")
@@ -74,8 +84,14 @@ class EvaluateCLI(CLI):
         super().parse_arguments(parser, args)
 
     def instantiate_classes(self) -> None:
-        """Build everything; `validate` then measures the explanandum itself."""
+        """Build everything and load the weights; `validate` then measures the explanandum."""
         super().instantiate_classes()
+        if path := self._get(self.config_init, "ckpt_path"):
+            # Not left to the trainer, which would restore the fit's callbacks and loops as well.
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            self.model.on_load_checkpoint(checkpoint)
+            self.model.load_state_dict(checkpoint["state_dict"])
+            self.config_init[self.subcommand]["ckpt_path"] = None
         if self.subcommand == "validate" and isinstance(self.model, Explainer):
             subject = self.model.explanandum
             self.model = Classifier(
@@ -84,20 +100,26 @@ class EvaluateCLI(CLI):
 
 
 def model_config(path: str) -> dict[str, Any]:
-    """Class path and init arguments of the module in a checkpoint, as a configuration file would give them.
+    """Class path and init arguments of the module in a checkpoint, as a config file gives them.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint of an explainer, or of one whose explanandum cannot be rebuilt.
+        ValueError: If it is no checkpoint of an explainer, or of one whose explanandum cannot be
+            rebuilt.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint {path!r} does not exist")
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if "explanandum" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of an explainer; to measure a classifier, name it as explanandum")
+        raise ValueError(
+            f"{path} is not a checkpoint of an explainer; name a classifier as the explanandum"
+        )
     config = checkpoint["explanandum"]
     if config["model"] is None:
-        raise ValueError(f"{path} explains an nn.Module of your own; name it: --model.explanandum.model package.module:callable")
+        raise ValueError(
+            f"{path} explains an nn.Module of your own: give the explanandum a model "
+            "package.module:callable instead"
+        )
     explanandum = {"class_path": "explainers.Explanandum", "init_args": config}
     return {
         "class_path": checkpoint["class_path"],
@@ -108,11 +130,18 @@ def model_config(path: str) -> dict[str, Any]:
 def one_line(error: Exception, program: str) -> str:
     """What is wrong, without jsonargparse's account of everything it tried, and where to look."""
     lines = [line.strip(" -") for line in str(error).splitlines()]
-    noise = ("Does not validate", "Subtypes", "Errors:", "Expected a <class 'NoneType'>", "Given value", "Parser key")
+    noise = (
+        "Does not validate",
+        "Subtypes",
+        "Errors:",
+        "Expected a <class 'NoneType'>",
+        "Given value",
+        "Parser key",
+    )
     told = [line for line in lines if line and not line.startswith(noise)]
     message = " ".join(told or lines)
     if 'expected "subcommand"' in message:
-        message += f" Try: python {program} <subcommand> -c configs/quickstart.yaml, or python {program} --help"
+        message += f" Try: python {program} <subcommand> -c configs/quickstart.yaml; or --help"
     elif found := re.search(r"class_path '([\w.]+)'.*Option '(\w+)' is not accepted", message):
         module, _, name = found[1].rpartition(".")
         message += _nearest(found[2], getattr(importlib.import_module(module), name))

@@ -1,4 +1,4 @@
-"""Loss terms of masks and logits: tensors in, one value per image out, so that nothing depends on the batch."""
+"""Loss terms of masks and logits: tensors in, one value per image out."""
 
 from typing import Literal
 
@@ -13,22 +13,28 @@ def widen(values: Tensor) -> Tensor:
 
 
 def classification(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of logits (B, C) with targets (B, C) bool, mean over classes -> (B,); NN-Explainer eq. 2."""
+    """Binary cross-entropy (B,), the mean over classes; NN-Explainer eq. 2.
+
+    Logits (B, C), targets (B, C) bool.
+    """
     logits = widen(logits)
-    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(dim=1)
+    return F.binary_cross_entropy_with_logits(
+        logits, targets.to(logits.dtype), reduction="none"
+    ).mean(dim=1)
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
-    """Mean over classes of p ln p with p = softmax(logits) (B, C) -> (B,) in [-ln(C) / C, 0]; NN-Explainer eq. 3.
+    """Mean over classes of p ln p, p = softmax(logits): (B, C) -> (B,) in [-ln(C) / C, 0].
 
-    The softmax stands for a multi-label classifier as well, in the paper as in its code.
+    NN-Explainer eq. 3. The softmax stands for a multi-label classifier as well, in the paper as in
+    its code.
     """
     log_p = widen(logits).log_softmax(dim=1)
     return (log_p.exp() * log_p).mean(dim=1)
 
 
 def area_bounds(masks: Tensor, lower: float, upper: float) -> Tensor:
-    """Penalty of masks (N, H, W) in [0, 1] below `lower` or above `upper` of the image area -> (N,) in [0, 1].
+    """Penalty (N,) in [0, 1] of masks (N, H, W) that cover too little or too much.
 
     NN-Explainer eq. 5: the brightest floor(lower * Z) pixels should be 1, all but the brightest
     floor(upper * Z) should be 0. Only two sums of largest values are needed, no sorted copy.
@@ -51,11 +57,14 @@ def area_bounds(masks: Tensor, lower: float, upper: float) -> Tensor:
     return (missing + excess) / total
 
 
-def total_variation(masks: Tensor, border: Literal["replicate", "reflect"] = "replicate", power: int = 1) -> Tensor:
-    """Anisotropic total variation of masks (B, H, W): mean over pixels of |right - self|^p + |below - self|^p -> (B,).
+def total_variation(
+    masks: Tensor, border: Literal["replicate", "reflect"] = "replicate", power: int = 1
+) -> Tensor:
+    """Anisotropic total variation of masks (B, H, W) -> (B,).
 
-    NN-Explainer eq. 7. The paper does not say what lies beyond the last row and column: "replicate" counts no
-    difference there; "reflect", the released code, counts the last difference twice.
+    Mean over pixels of |right - self|^p + |below - self|^p; NN-Explainer eq. 7. The paper does not
+    say what lies beyond the last row and column: "replicate" counts no difference there; "reflect",
+    the released code, counts the last difference twice.
 
     Example:
         >>> total_variation(torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]))
@@ -70,10 +79,12 @@ def total_variation(masks: Tensor, border: Literal["replicate", "reflect"] = "re
 
 
 def mean_per_image(values: Tensor, targets: Tensor, reduction: Literal["sum", "mean"]) -> Tensor:
-    """Reduce values (N,), one per true entry of targets (B, C) in row order, over each image's classes -> (B,).
+    """Reduce values (N,), one per true entry of targets (B, C) in row order, to (B,) images.
 
     An image without a class gets 0.
     """
     rows = targets.nonzero()[:, 0]
-    total = torch.zeros(len(targets), dtype=values.dtype, device=values.device).index_add(0, rows, values)
+    total = torch.zeros(len(targets), dtype=values.dtype, device=values.device).index_add(
+        0, rows, values
+    )
     return total if reduction == "sum" else total / targets.sum(dim=1).clamp(min=1)

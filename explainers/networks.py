@@ -1,10 +1,12 @@
-"""Trainable mask networks, and reading single class maps out of many without storing all at full resolution."""
+"""Trainable mask networks, and single class maps out of many without storing all."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers.explanandum import read_state
+from explainers.builders import read_state
 
 
 class DeepLabV3(nn.Module):
@@ -12,12 +14,15 @@ class DeepLabV3(nn.Module):
 
     Args:
         num_classes: Number of class maps.
-        backbone: "torchvision/resnet50", "torchvision/resnet101" or "torchvision/mobilenet_v3_large" for the
-            published network, or any encoder of segmentation-models-pytorch ("resnet18", "tu-<timm name>").
+        backbone: "torchvision/resnet50", "torchvision/resnet101" or
+            "torchvision/mobilenet_v3_large" for the published network, or any encoder of
+            segmentation-models-pytorch ("resnet18", "tu-<timm name>").
         pretrained: Download ImageNet weights of the backbone.
         backbone_weights: Or start it from a local file of a classifier with the same backbone.
         decoder_channels: Width of the decoder; for segmentation-models-pytorch only.
         atrous_rates: Dilations of the decoder; for segmentation-models-pytorch only.
+        output_stride: 8 as published, or 16 for cheaper, coarser maps; for
+            segmentation-models-pytorch only.
 
     Raises:
         ValueError: If the backbone is unknown.
@@ -31,6 +36,7 @@ class DeepLabV3(nn.Module):
         backbone_weights: str | None = None,
         decoder_channels: int = 256,
         atrous_rates: tuple[int, int, int] = (12, 24, 36),
+        output_stride: Literal[8, 16] = 8,
     ) -> None:
         super().__init__()
         if backbone.startswith("torchvision/"):
@@ -38,10 +44,14 @@ class DeepLabV3(nn.Module):
 
             name = f"deeplabv3_{backbone.removeprefix('torchvision/')}"
             if name not in list_models(module=segmentation):
-                raise ValueError(f"torchvision has no {name}; it has {list_models(module=segmentation)}")
+                raise ValueError(
+                    f"torchvision has no {name}; it has {list_models(module=segmentation)}"
+                )
             builder = getattr(segmentation, name)
             weights = "DEFAULT" if pretrained else None
-            model = builder(weights=None, weights_backbone=weights, num_classes=num_classes, aux_loss=False)
+            model = builder(
+                weights=None, weights_backbone=weights, num_classes=num_classes, aux_loss=False
+            )
             self.encoder, self.decoder = model.backbone, model.classifier
         else:
             import segmentation_models_pytorch as smp
@@ -50,15 +60,20 @@ class DeepLabV3(nn.Module):
                 model = smp.DeepLabV3(
                     backbone,
                     encoder_weights="imagenet" if pretrained else None,
-                    encoder_output_stride=8,
+                    encoder_output_stride=output_stride,
                     decoder_channels=decoder_channels,
                     decoder_atrous_rates=tuple(atrous_rates),
                     classes=num_classes,
                     upsampling=1,
                 )
             except (KeyError, RuntimeError) as error:
-                raise ValueError(f"segmentation-models-pytorch has no encoder {backbone!r}: {error}") from error
-            self.encoder, self.decoder = model.encoder, nn.Sequential(_Last(model.decoder), model.segmentation_head)
+                raise ValueError(
+                    f"segmentation-models-pytorch has no encoder {backbone!r}: {error}"
+                ) from error
+            self.encoder, self.decoder = (
+                model.encoder,
+                nn.Sequential(_Last(model.decoder), model.segmentation_head),
+            )
         if backbone_weights is not None:
             _load_backbone(self.encoder, backbone_weights)
 
@@ -71,11 +86,15 @@ class DeepLabV3(nn.Module):
 
 def _load_backbone(encoder: nn.Module, path: str) -> None:
     """Load a classifier's state dict into an encoder, which has all of its keys but the head's."""
-    inner = encoder.model if isinstance(getattr(encoder, "model", None), nn.Module) else encoder
+    inner = getattr(encoder, "model", encoder)  # segmentation-models-pytorch wraps timm's encoders
     wanted, state = inner.state_dict(), read_state(path)
-    wrong = [name for name, own in wanted.items() if name not in state or state[name].shape != own.shape]
+    wrong = [
+        name for name, own in wanted.items() if name not in state or state[name].shape != own.shape
+    ]
     if wrong:
-        raise ValueError(f"{path} does not fit the backbone: {len(wrong)} of its keys differ, first {wrong[0]!r}")
+        raise ValueError(
+            f"{path} does not fit the backbone: {len(wrong)} of its keys differ, first {wrong[0]!r}"
+        )
     inner.load_state_dict({name: state[name] for name in wanted})
 
 
@@ -97,12 +116,12 @@ def upsample(maps: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
 
 
 def select_classes(logits: Tensor, targets: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Full-resolution logits of the true (image, class) pairs only: (B, C, h, w), (B, C) bool -> (N, *size)."""
+    """Full-resolution logits (N, *size) of the true (image, class) pairs of targets (B, C)."""
     return upsample(logits[targets].unsqueeze(1), size).squeeze(1)
 
 
 def gather_classes(logits: Tensor, classes: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Full-resolution logits of the asked classes: (B, C, h, w), classes (B, k) int64 -> (B, k, *size)."""
+    """Full-resolution logits (B, k, *size) of the asked classes (B, k) int64."""
     index = classes[:, :, None, None].expand(-1, -1, *logits.shape[-2:])
     return upsample(logits.gather(1, index), size)
 
@@ -110,11 +129,12 @@ def gather_classes(logits: Tensor, classes: Tensor, size: torch.Size | tuple[int
 def max_over_classes(
     logits: Tensor, allowed: Tensor, size: torch.Size | tuple[int, int], chunk: int = 32
 ) -> Tensor:
-    """Pixelwise maximum over the allowed classes of the upsampled logits (B, C, h, w) -> (B, *size).
+    """Pixelwise maximum (B, *size) over allowed classes of the upsampled logits (B, C, h, w).
 
-    Exactly `upsample(logits, size)` masked by `allowed` (B, C) bool and reduced by a maximum, without keeping all
-    classes at full resolution: the winners are found chunk by chunk without gradient, then interpolated alone.
-    An image without an allowed class gives -inf, without gradient.
+    Exactly `upsample(logits, size)` masked by `allowed` (B, C) bool and reduced by a maximum,
+    without keeping all classes at full resolution: the winners are found chunk by chunk without
+    gradient, then interpolated alone. An image without an allowed class gives -inf, without
+    gradient.
     """
     with torch.no_grad():
         best = logits.new_full((len(logits), *size), -torch.inf)
@@ -130,7 +150,7 @@ def max_over_classes(
 
 
 def _interpolate_at(maps: Tensor, classes: Tensor) -> Tensor:
-    """Bilinear value, at each pixel, of the class chosen there: maps (B, C, h, w), classes (B, H, W) -> (B, H, W)."""
+    """Bilinear value (B, H, W), at each pixel, of the class (B, H, W) chosen there."""
     batch, _, h, w = maps.shape
     rows = _corners(h, classes.shape[1], maps.device)
     columns = _corners(w, classes.shape[2], maps.device)
@@ -146,7 +166,9 @@ def _interpolate_at(maps: Tensor, classes: Tensor) -> Tensor:
 
 def _corners(small: int, large: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """The two source positions and weights of every target position of a bilinear resize."""
-    position = ((torch.arange(large, dtype=torch.float64, device=device) + 0.5) * (small / large) - 0.5).clamp(min=0)
+    position = (
+        (torch.arange(large, dtype=torch.float64, device=device) + 0.5) * (small / large) - 0.5
+    ).clamp(min=0)
     low = position.floor().long().clamp(max=small - 1)
     fraction = position - low
     return [(low, 1 - fraction), ((low + 1).clamp(max=small - 1), fraction)]

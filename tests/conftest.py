@@ -1,9 +1,3 @@
-import sys
+import torch
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def _own_command_line(monkeypatch):
-    """LightningCLI warns where both pytest's and our arguments are at hand."""
-    monkeypatch.setattr(sys, "argv", ["train.py"])
+torch.set_num_threads(1)  # the tests' tensors are too small to share

@@ -1,4 +1,4 @@
-"""Classifiers with known truth: logit k is the scaled brightness of quadrant k (top left, top right, bottom ...)."""
+"""Classifiers with known truth: logit k is the scaled brightness of quadrant k."""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,12 @@ NAMES = ["top left", "top right", "bottom left", "bottom right"]
 
 
 def quadrant_masks(height: int, width: int) -> Tensor:
-    """Indicators (4, H, W) of the four quadrants; the middle row and column of odd sizes belong to the later one."""
+    """Indicators (4, H, W) of the quadrants; the middle of odd sizes belongs to the later one."""
     top = torch.arange(height) < height // 2
     left = torch.arange(width) < width // 2
-    return torch.stack([(top == a)[:, None] & (left == b)[None] for a in (True, False) for b in (True, False)]).float()
+    return torch.stack(
+        [(top == a)[:, None] & (left == b)[None] for a in (True, False) for b in (True, False)]
+    ).float()
 
 
 class PlantedCNN(nn.Module):
@@ -25,14 +27,17 @@ class PlantedCNN(nn.Module):
         self.num_classes = 4
         self.stem = nn.Conv2d(3, 4, 1, bias=False)
         nn.init.constant_(self.stem.weight, 1 / 3)
-        self.stages = nn.ModuleList([nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.ReLU()) for _ in range(4)])
+        self.stages = nn.ModuleList(
+            [nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.ReLU()) for _ in range(4)]
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images) * quadrant_masks(*images.shape[-2:]).to(images)
         mass = x.mean(dim=(2, 3), keepdim=True)
         for stage in self.stages:
             x = stage(x)
-        # Pooling with a ragged border weighs pixels unevenly: restore each channel's mean, gradients flow through x.
+        # Pooling with a ragged border weighs pixels unevenly: restore each channel's mean,
+        # gradients flow through x.
         x = x * (mass / x.mean(dim=(2, 3), keepdim=True).clamp(min=1e-8)).detach()
         return SCALE * 4 * x.mean(dim=(2, 3))
 
@@ -59,7 +64,7 @@ class PlantedViT(nn.Module):
 
 
 def explanandum(kind: str = "cnn", multi_label: bool = False) -> Explanandum:
-    """A planted classifier under the frozen wrapper, for images of any size (a multiple of 4 for "vit")."""
+    """A planted classifier, frozen, for images of any size (a multiple of 4 for "vit")."""
     return Explanandum(
         f"tests.planted:Planted{kind.upper() if kind == 'cnn' else 'ViT'}",
         multi_label=multi_label,
@@ -72,7 +77,7 @@ def explanandum(kind: str = "cnn", multi_label: bool = False) -> Explanandum:
 
 
 def scenes(count: int, size: tuple[int, int] = (32, 32), seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Noise images (B, 3, H, W) with one bright quadrant, and the one-hot targets (B, 4) that name it."""
+    """Noise images (B, 3, H, W) with one bright quadrant, and the targets (B, 4) that name it."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 4
     images = 0.3 * torch.rand(count, 3, *size, generator=generator)

@@ -12,7 +12,12 @@ from explainers.methods.deeplab import DeepLabExplainer
 from explainers.methods.rtis import RTIS
 from tests import planted
 
-SMALL = {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3], "lr": 1e-3}
+SMALL = {
+    "backbone": "tu-test_resnet",
+    "decoder_channels": 16,
+    "atrous_rates": [1, 2, 3],
+    "lr": 1e-3,
+}
 
 
 class Scenes(LightningDataModule):
@@ -20,11 +25,18 @@ class Scenes(LightningDataModule):
 
     def train_dataloader(self):
         images, targets = planted.scenes(8)
-        return DataLoader([{"image": i, "target": t} for i, t in zip(images, targets, strict=True)], batch_size=4)
+        return DataLoader(
+            [{"image": i, "target": t} for i, t in zip(images, targets, strict=True)], batch_size=4
+        )
 
 
 def trainer(tmp_path, **changes):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
     defaults = {"default_root_dir": tmp_path, "enable_checkpointing": False, "max_steps": 2}
     return Trainer(**quiet | defaults | changes)
 
@@ -86,12 +98,14 @@ def test_an_own_module_must_be_passed_again(tmp_path):
     fit.save_checkpoint(tmp_path / "explainer.ckpt")
     with pytest.raises(ValueError, match="explanandum=Explanandum"):
         RTIS.load_from_checkpoint(str(tmp_path / "explainer.ckpt"))
-    loaded = RTIS.load_from_checkpoint(str(tmp_path / "explainer.ckpt"), explanandum=Explanandum(module))
+    loaded = RTIS.load_from_checkpoint(
+        str(tmp_path / "explainer.ckpt"), explanandum=Explanandum(module)
+    )
     torch.testing.assert_close(loaded.network.state_dict(), explainer.network.state_dict())
 
 
 def test_load_names_a_missing_or_foreign_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
         explainers.load(str(tmp_path / "none.ckpt"))
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of an explainer"):
@@ -113,30 +127,38 @@ class Recorded(RTIS):
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_an_interrupted_fit_continues_exactly(tmp_path):
-    """Six steps in one go equal three, a checkpoint in the middle of an epoch, a new process's state, and three."""
+    """Six steps equal three, a checkpoint in the middle of an epoch, and three more."""
 
     def start():
         torch.manual_seed(0)
         return Recorded(planted.explanandum(), **SMALL, schedule="cosine")
 
     def data():
-        return Shapes4(image_size=[32, 32], batch_size=4, train_images=16, val_images=4, augment=True)
+        return Shapes4(
+            image_size=[32, 32], batch_size=4, train_images=16, val_images=4, augment=True
+        )
 
     whole = start()
     trainer(tmp_path, max_steps=6).fit(whole, data())
 
     first = start()
-    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    keep = ModelCheckpoint(
+        dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}"
+    )
     stop = trainer(tmp_path, max_steps=6, enable_checkpointing=True, callbacks=[keep, StopAfter(3)])
     stop.fit(first, data())
     torch.manual_seed(12345)  # another process has another global state
     second = Recorded(planted.explanandum(), **SMALL, schedule="cosine")
-    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    keep = ModelCheckpoint(
+        dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}"
+    )
     resumed = trainer(tmp_path, max_steps=6, enable_checkpointing=True, callbacks=[keep])
     resumed.fit(second, data(), ckpt_path=str(tmp_path / "step=3.ckpt"))
     assert len(whole.losses) == 6
     assert first.losses[:3] + second.losses == whole.losses
-    torch.testing.assert_close(whole.network.state_dict(), second.network.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        whole.network.state_dict(), second.network.state_dict(), rtol=0, atol=0
+    )
 
 
 class StopAfter(Callback):
@@ -159,7 +181,9 @@ class Shapes4(Shapes):
 def test_batch_norm_of_the_classifier_sleeps_through_a_fit(tmp_path, classifier_file):
     explainer = RTIS(Explanandum(str(classifier_file)), **SMALL)
     before = {name: value.clone() for name, value in explainer.explanandum.state_dict().items()}
-    trainer(tmp_path).fit(explainer, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4))
+    trainer(tmp_path).fit(
+        explainer, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4)
+    )
     for name, value in explainer.explanandum.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 

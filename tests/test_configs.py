@@ -41,6 +41,8 @@ def test_config_parses(path):
         files.insert(0, "configs/methods/deeplab.yaml")
     if path.parts[1] == "papers" and "data:" not in path.read_text():
         files.append("configs/data/shapes.yaml")
+    if path.parts[1] == "papers" and "explanandum:" not in path.read_text():
+        files.append("configs/explananda/efficientnet_lite0_voc.yaml")
     if path.name in ("evaluate.yaml", "trainer.yaml"):
         files = ["configs/methods/random.yaml", *BASE["methods"], *files]
     cli, command = (ParseEvaluate, "test") if path.name == "evaluate.yaml" else (ParseTrain, "fit")

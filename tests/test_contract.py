@@ -1,4 +1,4 @@
-"""What every method in configs/methods must keep to; a new method is covered by its YAML file alone."""
+"""What every method must keep to; a new one is covered by its YAML file alone."""
 
 import importlib
 from pathlib import Path
@@ -20,7 +20,7 @@ BUILT: dict[tuple[str, str], Explainer] = {}
 
 
 def build(path: Path, kind: str) -> Explainer:
-    """The method of a config file on a planted classifier; learned ones are trained for a few steps, once."""
+    """The method of a config file on a planted classifier; learned ones train briefly, once."""
     if (path.stem, kind) not in BUILT:
         config = yaml.safe_load(path.read_text())["model"]
         module, _, name = config["class_path"].rpartition(".")
@@ -79,7 +79,10 @@ def state(module):
     return {
         "weights": {name: value.clone() for name, value in module.state_dict().items()},
         "modes": [m.training for m in module.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in module.modules()],
+        "hooks": [
+            len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
+            for m in module.modules()
+        ],
         "grads": [(p.requires_grad, p.grad is None) for p in module.parameters()],
     }
 
@@ -95,8 +98,12 @@ def test_the_explanandum_is_as_it_was(method):
 def test_a_map_does_not_depend_on_its_batch(method):
     images, targets = planted.scenes(3)
     together = method.attribute(images, targets)
-    alone = torch.cat([method.attribute(i[None], t[None]) for i, t in zip(images, targets, strict=True)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4 * float(alone.detach().abs().max()))
+    alone = torch.cat(
+        [method.attribute(i[None], t[None]) for i, t in zip(images, targets, strict=True)]
+    )
+    torch.testing.assert_close(
+        together, alone, rtol=1e-4, atol=1e-4 * float(alone.detach().abs().max())
+    )
 
 
 def test_the_same_call_gives_the_same_map(method):
@@ -113,7 +120,9 @@ def test_class_maps_equal_one_call_a_class(method):
     maps = method.class_maps(images, classes)
     assert maps.shape == (2, 2, 32, 32)
     alone = method.attribute(images, torch.nn.functional.one_hot(classes[:, 1], 4).bool())
-    torch.testing.assert_close(maps[:, 1], alone, rtol=1e-4, atol=1e-4 * float(alone.detach().abs().max()))
+    torch.testing.assert_close(
+        maps[:, 1], alone, rtol=1e-4, atol=1e-4 * float(alone.detach().abs().max())
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 48), (37, 51)])
@@ -137,7 +146,11 @@ def test_it_works_without_gradients_and_in_a_prediction_loop(method, tmp_path):
     with torch.no_grad():
         inside = method.attribute(images, targets)
     trainer = Trainer(
-        accelerator="cpu", logger=False, inference_mode=False, enable_progress_bar=False, default_root_dir=tmp_path
+        accelerator="cpu",
+        logger=False,
+        inference_mode=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
     )
     loader = DataLoader([{"image": image} for image in images], batch_size=2)
     predicted = trainer.predict(method, loader)[0]

@@ -16,7 +16,11 @@ class Noisy(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.net = nn.Sequential(
-            nn.Conv2d(3, num_classes, 1), nn.BatchNorm2d(num_classes), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            nn.Conv2d(3, num_classes, 1),
+            nn.BatchNorm2d(num_classes),
+            nn.Dropout(0.5),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
         )
 
     def forward(self, x):
@@ -55,13 +59,18 @@ def test_normalisation_probabilities_and_predictions_by_hand():
 def test_multi_label_predicts_all_above_one_half_and_never_nothing():
     classifier = planted.explanandum(multi_label=True)
     logits = torch.tensor([[1.0, 2.0, -1.0, -3.0], [-4.0, -2.0, -3.0, -9.0]])
-    assert classifier.to_targets(logits).tolist() == [[True, True, False, False], [False, True, False, False]]
+    assert classifier.to_targets(logits).tolist() == [
+        [True, True, False, False],
+        [False, True, False, False],
+    ]
     torch.testing.assert_close(classifier.to_probabilities(logits), logits.sigmoid())
 
 
 def test_classes_are_kept_before_the_softmax():
     full = planted.explanandum()
-    part = Explanandum(planted.PlantedCNN(), mean=[0.0] * 3, std=[1.0] * 3, classes=[3, 1], class_names=["d", "b"])
+    part = Explanandum(
+        planted.PlantedCNN(), mean=[0.0] * 3, std=[1.0] * 3, classes=[3, 1], class_names=["d", "b"]
+    )
     images, _ = planted.scenes(3)
     torch.testing.assert_close(part.probabilities(images), full(images)[:, [3, 1]].softmax(dim=1))
     with pytest.raises(ValueError, match=r"classes must lie in \[0, 3\]"):
@@ -91,7 +100,9 @@ def test_features_and_logits_come_from_one_pass(name, size, strides):
         assert len(calls) <= 1
         torch.testing.assert_close(logits, classifier(images))
     handle.remove()
-    assert [tuple(level.shape[-2:]) for level in levels] == [(size // s, size // s) for s in strides]
+    assert [tuple(level.shape[-2:]) for level in levels] == [
+        (size // s, size // s) for s in strides
+    ]
 
 
 def test_own_modules_name_their_feature_layers():
@@ -117,7 +128,11 @@ def test_hooks_are_gone_after_a_failure():
 def test_the_library_knows_mean_size_and_names():
     tf = Explanandum("tf_efficientnet_lite0")
     assert tf.mean.flatten().tolist() == [0.5] * 3
-    assert (tf.input_size, tf.num_classes, tf.class_names[1]) == ([224, 224], 1000, "goldfish, Carassius auratus")
+    assert (tf.input_size, tf.num_classes, tf.class_names[1]) == (
+        [224, 224],
+        1000,
+        "goldfish, Carassius auratus",
+    )
     squeeze = Explanandum("torchvision/squeezenet1_1")
     assert (squeeze.num_classes, squeeze.class_names[1]) == (1000, "goldfish")
     torch.testing.assert_close(squeeze.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
@@ -126,9 +141,14 @@ def test_the_library_knows_mean_size_and_names():
 def test_weights_from_a_file_and_a_new_head(tmp_path):
     source = squeezenet1_1(weights=None, num_classes=7)
     save_file({k: v.half() for k, v in source.state_dict().items()}, tmp_path / "w.safetensors")
-    torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "w.pth")
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}},
+        tmp_path / "w.pth",
+    )
     images = torch.rand(1, 3, 64, 64)
-    half = Explanandum("torchvision/squeezenet1_1", weights=str(tmp_path / "w.safetensors"), num_classes=7)
+    half = Explanandum(
+        "torchvision/squeezenet1_1", weights=str(tmp_path / "w.safetensors"), num_classes=7
+    )
     full = Explanandum("torchvision/squeezenet1_1", weights=str(tmp_path / "w.pth"), num_classes=7)
     torch.testing.assert_close(half(images), full(images), rtol=1e-2, atol=1e-2)
     with pytest.raises(ValueError, match="shape"):
@@ -144,7 +164,11 @@ def test_weights_from_a_file_and_a_new_head(tmp_path):
         ({"model": "torchvision/nothing"}, ValueError, "unknown torchvision classifier"),
         ({"model": "nothing.ckpt"}, FileNotFoundError, "nothing.ckpt"),
         ({"model": "test_resnet", "weights": "nothing.pth"}, FileNotFoundError, "nothing.pth"),
-        ({"model": "test_resnet", "num_classes": 3, "class_names": ["a"]}, ValueError, "expected 3 class names"),
+        (
+            {"model": "test_resnet", "num_classes": 3, "class_names": ["a"]},
+            ValueError,
+            "expected 3 class names",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, told):

@@ -5,7 +5,11 @@ from explainers import networks
 
 
 def upsampled(logits, allowed, size):
-    return networks.upsample(logits, size).masked_fill(~allowed[:, :, None, None], -torch.inf).amax(dim=1)
+    return (
+        networks.upsample(logits, size)
+        .masked_fill(~allowed[:, :, None, None], -torch.inf)
+        .amax(dim=1)
+    )
 
 
 @pytest.mark.parametrize("size", [(37, 61), (7, 9), (16, 16)])
@@ -38,19 +42,28 @@ def test_a_thousand_classes_need_no_full_resolution_copy():
         lambda t: saved.update({t.untyped_storage().data_ptr(): t.numel()}) or t, lambda t: t
     ):
         networks.max_over_classes(logits, torch.ones(1, 1000, dtype=torch.bool), (224, 224))
-    assert sum(saved.values()) < 30 * 224 * 224  # 1000 classes at full resolution would be 1000 * 224 * 224
+    assert (
+        sum(saved.values()) < 30 * 224 * 224
+    )  # 1000 classes at full resolution would be 1000 * 224 * 224
 
 
 def test_select_and_gather_pick_the_right_class():
     logits = torch.arange(6.0).view(2, 3, 1, 1).expand(2, 3, 2, 2)
     targets = torch.tensor([[False, True, True], [True, False, False]])
     assert networks.select_classes(logits, targets, (4, 4))[:, 0, 0].tolist() == [1, 2, 3]
-    assert networks.gather_classes(logits, torch.tensor([[2, 0], [1, 1]]), (4, 4))[..., 0, 0].tolist() == [[2, 0], [4, 4]]
+    assert networks.gather_classes(logits, torch.tensor([[2, 0], [1, 1]]), (4, 4))[
+        ..., 0, 0
+    ].tolist() == [[2, 0], [4, 4]]
 
 
 @pytest.mark.parametrize(
     ("backbone", "stride"),
-    [("tu-test_resnet", 8), ("resnet18", 8), ("torchvision/resnet50", 8), ("torchvision/mobilenet_v3_large", 16)],
+    [
+        ("tu-test_resnet", 8),
+        ("resnet18", 8),
+        ("torchvision/resnet50", 8),
+        ("torchvision/mobilenet_v3_large", 16),
+    ],
 )
 def test_deeplab_gives_class_logits_at_its_stride(backbone, stride):
     network = networks.DeepLabV3(5, backbone, decoder_channels=16, atrous_rates=(2, 4, 6)).eval()

@@ -44,10 +44,13 @@ def test_bootstrap_edges():
     nothing = np.array([np.nan, np.nan])
     assert np.isnan(statistics.bootstrap_ci({"m": nothing})["m"]).all()
     assert statistics.bootstrap_ci({"m": np.array([2.0])})["m"] == (2.0, 2.0)
-    assert np.isnan(statistics.bootstrap_ci({"m": nothing}, lambda _: {"f": float("nan")}, n=3)["f"]).all()
+    assert np.isnan(
+        statistics.bootstrap_ci({"m": nothing}, lambda _: {"f": float("nan")}, n=3)["f"]
+    ).all()
     many = np.arange(50.0)  # in one piece or in many
     np.testing.assert_array_equal(
-        statistics._resampled_means(many, 20, 0), statistics._resampled_means(many, 20, 0, budget=120)
+        statistics._resampled_means(many, 20, 0),
+        statistics._resampled_means(many, 20, 0, budget=120),
     )
 
 
@@ -65,7 +68,9 @@ def test_signed_rank_and_holm():
     ]
     order = np.argsort(raw)
     expected = np.empty(3)
-    expected[order] = np.maximum.accumulate(np.minimum(1, np.array([3, 2, 1]) * np.array(raw)[order]))
+    expected[order] = np.maximum.accumulate(
+        np.minimum(1, np.array([3, 2, 1]) * np.array(raw)[order])
+    )
     assert [r["p"] for r in result] == pytest.approx(expected.tolist())
     assert result[0]["difference"] == pytest.approx(np.nanmean(a - b))
 

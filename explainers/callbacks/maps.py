@@ -25,7 +25,8 @@ class LogMaps(Callback):
 
     Args:
         images: Number of images.
-        topk: Classes on the second sheet; 0 draws none, as for explainers that know no classes.
+        topk: Classes on the second sheet; 0 draws none. Only explainers that share work among
+            classes (with a `class_maps` of their own) get it: it asks for every class.
         every_n_epochs: Validation epochs between sheets.
         output_dir: Folder; None takes `maps` in the logger's, or runs/maps without a logger.
         candidates: With more classes than this, only the most probable so many compete for the
@@ -111,7 +112,8 @@ class LogMaps(Callback):
         self._rows += [
             explained(module, image, values) for image, values in zip(images, maps, strict=True)
         ]
-        for row, image in enumerate(images if self.topk and module.class_specific else ()):
+        shares = type(module).class_maps is not Explainer.class_maps
+        for row, image in enumerate(images if self.topk and shares else ()):
             shown, titles = strongest(
                 module, image, None if labels is None else labels[row], self.topk, self.candidates
             )

@@ -37,8 +37,8 @@ class Score(Callback):
 
     Writes into the run folder: `scores.csv`, one row an image, target and method, after every
     batch, so that a killed run goes on where it stopped; at the end `summary.json` and `table.md`,
-    computed from scores.csv alone, and `panels.png`. The means go to the loggers as
-    `test/<method>/<figure>`.
+    computed from scores.csv alone, and `panels.png`; `settings.json` keeps other runs out of the
+    folder. Means go to the loggers as `test/<method>/<figure>`.
 
     Maps that are not masks are min-maxed one by one for the metrics that need [0, 1]; the table
     marks them.
@@ -138,12 +138,10 @@ class Score(Callback):
             self._explainers.pop("ground_truth", None)
         lacking = {need for need, key in DATA_KEYS.items() if key not in batch}
         self._used = [metric for metric in self.metrics if not lacking & set(metric.needs)]
-        if skipped := [
-            type(metric).__name__ for metric in self.metrics if metric not in self._used
-        ]:
-            rank_zero_warn(
-                f"the data have no {' or '.join(sorted(lacking))}: left out {', '.join(skipped)}"
-            )
+        if skipped := [metric for metric in self.metrics if lacking & set(metric.needs)]:
+            inputs = sorted(lacking & {need for metric in skipped for need in metric.needs})
+            names = ", ".join(type(metric).__name__ for metric in skipped)
+            rank_zero_warn(f"the data have no {' or '.join(inputs)}: left out {names}")
         settings = {
             "target": self.target,
             **describe_run(self._explainers, self._used),
@@ -167,8 +165,6 @@ class Score(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Explain and score the images of the batch that have no rows yet, with every method."""
-        if dataloader_idx:
-            raise ValueError("Score takes one test loader, since images are known by their index")
         self._file = self._file or self._begin(trainer, batch)
         rows = [
             row for row, index in enumerate(batch["index"].tolist()) if index not in self._file.done
@@ -268,11 +264,9 @@ class Score(Callback):
             f"target: {self.target}"
         ]
         text.append(table(summary, rescaled))
-        if rescaled:
-            unit = ", ".join(
-                type(metric).__name__ for metric in self._used if metric.wants_unit_maps
-            )
-            text.append(f"\\* maps that are not masks, min-maxed one by one for {unit}")
+        unit = [type(metric).__name__ for metric in self._used if metric.wants_unit_maps]
+        if rescaled and unit:
+            text.append(f"\\* not masks: maps min-maxed one by one for {', '.join(unit)}")
         _, columns = columns_by_method(rows, file.methods)
         for metric in self._used:
             details = {method: metric.details(columns[method]) for method in file.methods}

@@ -63,7 +63,7 @@ class ScoreFile:
         """Write rows, those of an image together; missing and NaN values become empty fields."""
         rows = [[_text(record.get(name)) for name in self.columns] for record in records]
         new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([self.columns, *rows] if new else rows)
         self.done |= {int(row[0]) for row in rows}
@@ -90,8 +90,9 @@ class ScoreFile:
 
 def read(path: Path) -> list[Record]:
     """The rows of a scores file, all fields as text; a line cut off by a kill is left out."""
-    text = path.read_text()
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read()
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
 
 def complete(rows: Sequence[Record], methods: Sequence[str]) -> set[int]:
@@ -122,7 +123,7 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 def write_atomically(path: Path, text: str, suffix: str = "") -> None:
     """Write a file so that a reader, or a kill, never meets half of it."""
     temporary = path.with_name(f"{path.name}{suffix}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     os.replace(temporary, path)
 
 

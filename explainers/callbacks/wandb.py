@@ -20,7 +20,9 @@ def has_account() -> bool:
 
 
 class OfflineFirstWandbLogger(WandbLogger):
-    """Lightning's WandbLogger that runs offline without an account; `wandb sync FOLDER` uploads such a run later.
+    """Lightning's WandbLogger that runs offline without an account.
+
+    `wandb sync FOLDER` uploads such a run later.
 
     Args:
         save_dir: Folder of the run's files; made if it does not exist.
@@ -30,9 +32,16 @@ class OfflineFirstWandbLogger(WandbLogger):
     """
 
     def __init__(
-        self, save_dir: str = "runs", project: str = "learned-explainers", offline: bool | None = None, **kwargs: Any
+        self,
+        save_dir: str = "runs",
+        project: str = "learned-explainers",
+        offline: bool | None = None,
+        **kwargs: Any,
     ) -> None:
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         super().__init__(
-            save_dir=save_dir, project=project, offline=not has_account() if offline is None else offline, **kwargs
+            save_dir=save_dir,
+            project=project,
+            offline=not has_account() if offline is None else offline,
+            **kwargs,
         )

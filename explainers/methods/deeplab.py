@@ -1,4 +1,4 @@
-"""The NN-Explainer: a segmentation network that masks what a frozen classifier relies on, class by class."""
+"""The NN-Explainer: a segmentation network that masks what a classifier relies on."""
 
 from typing import Any, Literal
 
@@ -13,24 +13,29 @@ from explainers.explanandum import Explanandum
 class DeepLabExplainer(LearnedExplainer):
     """One mask per class from one forward pass of a DeepLabV3 trained against the explanandum.
 
-    Source: Stalder et al., "What You See is What You Classify: Black Box Attributions", NeurIPS 2022, eq. 1-8.
-    The kept image should be classified as before (`classification`), the removed part should say nothing
-    (`entropy`), masks should be small but within area bounds (`mask_area`, `other_area`, `area_bounds`) and smooth
-    (`tv`). The paper's single area weight does not exist in the released code; its three weights are used. The
-    defaults are the released ones for VOC-2007 with VGG-16; configs/papers/nn_explainer holds all four settings.
+    Source: Stalder et al., "What You See is What You Classify: Black Box Attributions", NeurIPS
+        2022, eq. 1-8.
+    The kept image should be classified as before (`classification`), the removed part should say
+    nothing (`entropy`), masks should be small but within area bounds (`mask_area`, `other_area`,
+    `area_bounds`) and smooth (`tv`). The paper's single area weight does not exist in the released
+    code; its three weights are used. The defaults are the released ones for VOC-2007 with VGG-16;
+    configs/papers/nn_explainer holds all four settings.
 
-    An image without any label (the paper's loss fails there) has the empty target mask: nothing is kept, the
-    area bounds and the target mask's terms are 0, and all classes form its non-target mask. With every label
-    present, the non-target mask is empty likewise.
+    An image without any label (the paper's loss fails there) has the empty target mask: nothing is
+    kept, the area bounds and the target mask's terms are 0, and all classes form its non-target
+    mask. With every label present, the non-target mask is empty likewise.
 
     Args:
         explanandum: The frozen classifier to explain.
         backbone: See `networks.DeepLabV3`.
-        pretrained: Start the backbone from ImageNet weights (the released code does, though the paper says
-            "from scratch").
+        pretrained: Start the backbone from ImageNet weights (the released code does, though the
+            paper says "from scratch").
         backbone_weights: Or from a local file of a classifier with the same backbone.
         decoder_channels: Width of the decoder (not for torchvision's backbones).
-        atrous_rates: Dilations of the decoder (not for torchvision's backbones); smaller for small images.
+        atrous_rates: Dilations of the decoder (not for torchvision's backbones); smaller for small
+            images.
+        output_stride: 8 as published, or 16 for cheaper, coarser maps (not for torchvision's
+            backbones).
         entropy: Weight of the negative entropy on the removed part.
         tv: Weight of the total variation of target and non-target mask.
         area_bounds: Weight of the area bounds of each present class.
@@ -38,8 +43,10 @@ class DeepLabExplainer(LearnedExplainer):
         other_area: Weight of the mean non-target mask.
         lower: Least area of a present class's mask, as a fraction of the image.
         upper: Largest area of a present class's mask, as a fraction of the image.
-        bounds_reduction: Over an image's classes: "mean" as in eq. 6, "sum" as in the released code.
-        tv_border: "replicate" as in eq. 7, "reflect" as in the released code, see `losses.total_variation`.
+        bounds_reduction: Over an image's classes: "mean" as in eq. 6, "sum" as in the released
+            code.
+        tv_border: "replicate" as in eq. 7, "reflect" as in the released code, see
+            `losses.total_variation`.
         lr: Learning rate of Adam.
         schedule: "constant" as released, or "cosine" with warm-up for short trainings.
         seed: Seed of the method's randomness.
@@ -55,6 +62,7 @@ class DeepLabExplainer(LearnedExplainer):
         backbone_weights: str | None = None,
         decoder_channels: int = 256,
         atrous_rates: list[int] | None = None,
+        output_stride: Literal[8, 16] = 8,
         entropy: float = 1.0,
         tv: float = 1.0,
         area_bounds: float = 1.0,
@@ -77,6 +85,7 @@ class DeepLabExplainer(LearnedExplainer):
             backbone_weights,
             decoder_channels,
             (rates[0], rates[1], rates[2]),
+            output_stride,
         )
         self.weights = {
             "entropy": entropy,
@@ -94,7 +103,7 @@ class DeepLabExplainer(LearnedExplainer):
         return losses.widen(self.network(self.explanandum.normalize(images)))
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Target mask: the pixelwise maximum over the true targets' masks, in [0, 1]; no target gives 0."""
+        """Target mask in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
         self.check_inputs(images, targets)
         return networks.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
 
@@ -109,10 +118,14 @@ class DeepLabExplainer(LearnedExplainer):
         logits = self.logits(images)
         target_mask = networks.max_over_classes(logits, targets, size).sigmoid()
         other_mask = networks.max_over_classes(logits, ~targets, size).sigmoid()
-        present = networks.select_classes(logits, targets, size).sigmoid()  # (N, H, W), one per label
+        present = networks.select_classes(
+            logits, targets, size
+        ).sigmoid()  # (N, H, W), one per label
 
         both = torch.cat([target_mask, 1 - target_mask])
-        kept, removed = self.explanandum(masking.blend(images.repeat(2, 1, 1, 1), both, self.explanandum.mean)).chunk(2)
+        kept, removed = self.explanandum(
+            masking.blend(images.repeat(2, 1, 1, 1), both, self.explanandum.mean)
+        ).chunk(2)
         bounds = losses.area_bounds(present, self.lower, self.upper)
         terms = {
             "entropy": losses.negative_entropy(removed),

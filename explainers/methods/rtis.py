@@ -13,14 +13,17 @@ from explainers.explanandum import Explanandum
 class RTIS(LearnedExplainer):
     """Real-time image saliency: RTIS's own losses on the DeepLabV3 mask network.
 
-    Source: Dabkowski and Gal, "Real Time Image Saliency for Black Box Classifiers", NeurIPS 2017, eq. 2, on the
-    architecture and with the weights of Stalder et al., NeurIPS 2022, section 4.1: 10 TV + area + preserver +
-    5 destroyer^0.3, where TV takes squared differences. RTIS's own code has area 8 with `area_power` 0.3 and
-    TV 0.005, and its network selects one class; here each class has its map and several targets are merged by the
-    maximum. The preserver is the mean of -ln p over an image's targets, the destroyer the mean of p; an image
-    without a target adds nothing to either. What is removed shows a random alternative, drawn anew for each image
-    and side: a uniform colour with noise, or (half the time) a blurred image; magnitudes are RTIS's, in units of
-    the classifier's std. The released NN-Explainer code drew noise of std 1 by mistake; that is not reproduced.
+    Source: Dabkowski and Gal, "Real Time Image Saliency for Black Box Classifiers", NeurIPS 2017,
+        eq. 2, on the
+    architecture and with the weights of Stalder et al., NeurIPS 2022, section 4.1: 10 TV + area +
+    preserver + 5 destroyer^0.3, where TV takes squared differences. RTIS's own code has area 8 with
+    `area_power` 0.3 and TV 0.005, and its network selects one class; here each class has its map
+    and several targets are merged by the maximum. The preserver is the mean of -ln p over an
+    image's targets, the destroyer the mean of p; an image without a target adds nothing to either.
+    What is removed shows a random alternative, drawn anew for each image and side: a uniform colour
+    with noise, or (half the time) a blurred image; magnitudes are RTIS's, in units of the
+    classifier's std. The released NN-Explainer code drew noise of std 1 by mistake; that is not
+    reproduced.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -29,6 +32,8 @@ class RTIS(LearnedExplainer):
         backbone_weights: Or from a local file of a classifier with the same backbone.
         decoder_channels: Width of the decoder (not for torchvision's backbones).
         atrous_rates: Dilations of the decoder (not for torchvision's backbones).
+        output_stride: 8 as published, or 16 for cheaper, coarser maps (not for torchvision's
+            backbones).
         tv: Weight of the squared total variation.
         area: Weight of the mask's area (RTIS's paper: 1e-3; its NN-Explainer adaptation: 1).
         area_power: Exponent of each mask value in the area.
@@ -49,6 +54,7 @@ class RTIS(LearnedExplainer):
         backbone_weights: str | None = None,
         decoder_channels: int = 256,
         atrous_rates: list[int] | None = None,
+        output_stride: Literal[8, 16] = 8,
         tv: float = 10.0,
         area: float = 1.0,
         area_power: float = 1.0,
@@ -67,6 +73,7 @@ class RTIS(LearnedExplainer):
             backbone_weights,
             decoder_channels,
             (rates[0], rates[1], rates[2]),
+            output_stride,
         )
         self.tv, self.area, self.area_power = tv, area, area_power
         self.destroyer, self.destroyer_power = destroyer, destroyer_power
@@ -76,7 +83,7 @@ class RTIS(LearnedExplainer):
         return losses.widen(self.network(self.explanandum.normalize(images)))
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Target mask: the pixelwise maximum over the true targets' masks, in [0, 1]; no target gives 0."""
+        """Target mask in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
         self.check_inputs(images, targets)
         return networks.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
 
@@ -89,9 +96,13 @@ class RTIS(LearnedExplainer):
         images, targets = batch["image"], batch["target"]
         masks = self.attribute(images, targets)
         sides = torch.cat([masks, 1 - masks])
-        fill = alternative(images.repeat(2, 1, 1, 1), self.explanandum.mean, self.explanandum.std, generator)
+        fill = alternative(
+            images.repeat(2, 1, 1, 1), self.explanandum.mean, self.explanandum.std, generator
+        )
         shown = masking.blend(images.repeat(2, 1, 1, 1), sides, fill)
-        noise = torch.randn(images.shape, generator=generator).to(images) * 0.03 * self.explanandum.std
+        noise = (
+            torch.randn(images.shape, generator=generator).to(images) * 0.03 * self.explanandum.std
+        )
         shown = shown + torch.cat([noise, torch.zeros_like(noise)])
         kept, removed = self.explanandum.to_probabilities(self.explanandum(shown)).chunk(2)
 
@@ -99,7 +110,9 @@ class RTIS(LearnedExplainer):
         log_kept = kept.clamp(min=1e-6).log()
         preserver = -(log_kept * targets).sum(dim=1) / labels
         left = (removed * targets).sum(dim=1) / labels
-        destroyer = torch.where(targets.any(dim=1), (left + 1e-6) ** self.destroyer_power, torch.zeros_like(left))
+        destroyer = torch.where(
+            targets.any(dim=1), (left + 1e-6) ** self.destroyer_power, torch.zeros_like(left)
+        )
         area = (masks + 5e-4).pow(self.area_power).mean(dim=(1, 2))
         return {
             "preserver": preserver.mean(),
@@ -110,9 +123,10 @@ class RTIS(LearnedExplainer):
 
 
 def alternative(images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-    """RTIS's random fill for images (B, 3, H, W): a colour in mean +- 0.33 std with noise 0.11 std, or a strong blur.
+    """RTIS's random fill for images (B, 3, H, W): a noisy colour, or a strong blur.
 
-    The blur is RTIS's (kernel 55, sigma 11 at 224 px), scaled with the image's shorter side.
+    The colour lies in mean +- 0.33 std and has noise of 0.11 std. The blur is RTIS's (kernel 55,
+    sigma 11 at 224 px), scaled with the image's shorter side.
     """
     batch = len(images)
     colour = (torch.rand(batch, 3, 1, 1, generator=generator) - 0.5) * 0.66

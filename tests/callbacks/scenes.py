@@ -13,7 +13,7 @@ SIZE = (8, 8)
 
 
 class Scenes(LightningDataModule):
-    """Images with one bright quadrant, or with two where `two` says so; their masks are the quadrants."""
+    """Images with one bright quadrant, or with two for those in `two`; masks are quadrants."""
 
     def __init__(self, count=5, batch_size=2, leave_out=(), two=(), limit=None):
         super().__init__()
@@ -52,19 +52,26 @@ class Truth(Explainer):
 
     calls = 0
 
+    def __init__(self, explanandum, seed=0):
+        super().__init__(explanandum, seed)
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
     def attribute(self, images, targets):
         type(self).calls += len(images)
         quadrants = planted.quadrant_masks(*images.shape[-2:]).to(images)
         return 3 * merge(quadrants.expand(len(images), -1, -1, -1), targets)
 
+    def class_maps(self, images, classes):
+        return 3 * planted.quadrant_masks(*images.shape[-2:]).to(images)[classes]
+
     def training_step(self, batch, batch_idx):
-        return None
+        return self.weight**2
 
     def validation_step(self, batch, batch_idx):
         return None
 
     def configure_optimizers(self):
-        return None
+        return torch.optim.SGD([self.weight], lr=0.1)
 
 
 class Mass(PerImageMetric):
@@ -81,6 +88,15 @@ class Mass(PerImageMetric):
 
 
 def trainer(tmp_path, *callbacks, **changes):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    defaults = {"accelerator": "cpu", "logger": False, "inference_mode": False, "default_root_dir": tmp_path}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    defaults = {
+        "accelerator": "cpu",
+        "logger": False,
+        "inference_mode": False,
+        "default_root_dir": tmp_path,
+    }
     return Trainer(callbacks=list(callbacks), **{**quiet, **defaults, **changes})

@@ -2,10 +2,13 @@ import csv
 import json
 import math
 import multiprocessing
+import os
+import warnings
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
@@ -25,7 +28,13 @@ METHODS = ["truth", "wide", *SANITY]
 
 
 def run(tmp_path, data=None, multi_label=False, module=None, changes=None, **arguments):
-    defaults = {"name": "truth", "output_dir": str(tmp_path), "target": "label", "bootstrap": 50, "panels": 2}
+    defaults = {
+        "name": "truth",
+        "output_dir": str(tmp_path),
+        "target": "label",
+        "bootstrap": 50,
+        "panels": 2,
+    }
     defaults["methods"] = {"wide": lambda explanandum: CentredGaussian(explanandum, sigma=0.5)}
     score = Score(**{**defaults, **arguments})
     module = module or Truth(planted.explanandum(multi_label=multi_label))
@@ -34,7 +43,11 @@ def run(tmp_path, data=None, multi_label=False, module=None, changes=None, **arg
 
 
 def value(rows, method, index, name, target=None):
-    found = [r for r in rows if (r["method"], int(r["index"])) == (method, index) and target in (None, r["target"])]
+    found = [
+        r
+        for r in rows
+        if (r["method"], int(r["index"])) == (method, index) and target in (None, r["target"])
+    ]
     assert len(found) == 1
     return float(found[0][name] or "nan")
 
@@ -56,12 +69,23 @@ def test_end_to_end(tmp_path, capsys):
         void = 0 if index in (12, 13) else 4  # the void row lies in the upper quadrants
         assert value(rows, "constant_1", index, "SoftIoU") == pytest.approx((16 - void) / 56)
         assert value(rows, "constant_05", index, "MAE") == 0.5
-        assert value(rows, "constant_0", index, "MaskSaliency") == pytest.approx(math.log(0.05) - math.log(0.25))
+        assert value(rows, "constant_0", index, "MaskSaliency") == pytest.approx(
+            math.log(0.05) - math.log(0.25)
+        )
 
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary) == ["explanandum", "data", "images", "methods", "paired", "versions"]
-    assert (summary["explanandum"], summary["data"], summary["images"]) == ("tests.planted:PlantedCNN", "Scenes", 5)
-    assert summary["methods"]["truth"]["SoftIoU"] == {"mean": 1, "ci95": [1, 1], "n": 5, "higher_is_better": True}
+    assert (summary["explanandum"], summary["data"], summary["images"]) == (
+        "tests.planted:PlantedCNN",
+        "Scenes",
+        5,
+    )
+    assert summary["methods"]["truth"]["SoftIoU"] == {
+        "mean": 1,
+        "ci95": [1, 1],
+        "n": 5,
+        "higher_is_better": True,
+    }
     assert summary["methods"]["truth"]["CleanF1"]["mean"] == 1
     assert not summary["methods"]["truth"]["seconds"]["higher_is_better"]
     equal = [p for p in summary["paired"] if (p["metric"], p["b"]) == ("MAE", "ground_truth")]
@@ -76,7 +100,10 @@ def test_end_to_end(tmp_path, capsys):
     assert lines[0].split()[1:6] == ["method", "|", "SoftAccuracy", "↑", "|"]
     assert [line.split()[1] for line in lines[2:]] == METHODS
     assert lines[2].startswith("| truth *")
-    assert "min-maxed one by one for SoftAccuracy, SoftIoU, MAE, MaskSaliency, MaskedClassification" in text
+    assert (
+        "min-maxed one by one for SoftAccuracy, SoftIoU, MAE, MaskSaliency, MaskedClassification"
+        in text
+    )
     assert (tmp_path / "panels.png").exists()
 
 
@@ -85,7 +112,9 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, capsys):
     file = tmp_path / "scores.csv"
     lines = sorted(file.read_text().splitlines()[1:])  # as streamed: image by image
     header = file.read_text().splitlines()[0]
-    file.write_text("\n".join([header, *lines])[: -len(lines[-1]) - len(lines[-2]) // 2])  # image 14 is cut off
+    file.write_text(
+        "\n".join([header, *lines])[: -len(lines[-1]) - len(lines[-2]) // 2]
+    )  # image 14 is cut off
     Truth.calls = 0
     resumed = run(tmp_path)
     assert Truth.calls == 1
@@ -101,16 +130,28 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, capsys):
 def test_a_file_of_another_run_is_refused(tmp_path):
     run(tmp_path)
     before = (tmp_path / "scores.csv").read_text()
-    with pytest.raises(ValueError, match="target was label, is predicted.*another output_dir, or delete"):
+    with pytest.raises(
+        ValueError, match=r"target was label, is predicted.*another output_dir, or delete"
+    ):
         run(tmp_path, target="predicted")
-    with pytest.raises(ValueError, match=r"methods was \['truth', 'wide', .*\], is \['truth', 'wide'\]"):
+    with pytest.raises(
+        ValueError, match=r"methods was \['truth', 'wide', .*\], is \['truth', 'wide'\]"
+    ):
         run(tmp_path, sanity=False)
     with pytest.raises(ValueError, match=r"columns was .*, is \['MAE', 'seconds'\]"):
         run(tmp_path, metrics=[MAE()])
     with pytest.raises(ValueError, match=r"methods\.wide\.sigma was 0\.5, is 0\.25"):
         run(tmp_path, methods={"wide": CentredGaussian})
-    with pytest.raises(ValueError, match=r"metrics\.MaskSaliency\.activation was softmax, is model"):
-        run(tmp_path, metrics=[MaskSaliency("model") if isinstance(m, MaskSaliency) else m for m in default_metrics()])
+    with pytest.raises(
+        ValueError, match=r"metrics\.MaskSaliency\.activation was softmax, is model"
+    ):
+        run(
+            tmp_path,
+            metrics=[
+                MaskSaliency("model") if isinstance(m, MaskSaliency) else m
+                for m in default_metrics()
+            ],
+        )
     assert (tmp_path / "scores.csv").read_text() == before
     (tmp_path / "settings.json").unlink()
     with pytest.raises(ValueError, match=r"no settings\.json"):
@@ -136,13 +177,19 @@ def test_several_classes_merge_and_per_class_metrics_follow_each(tmp_path):
 
 def test_unlabelled_images_explain_the_prediction(tmp_path):
     data = Scenes(leave_out=("target", "mask", "void"))
-    with pytest.warns(UserWarning, match="no labels or mask.*: left out SoftAccuracy, SoftIoU, MAE, MaskedClassification"):
+    with pytest.warns(
+        UserWarning,
+        match="no labels or mask: left out SoftAccuracy, SoftIoU, MAE, MaskedClassification",
+    ):
         rows = run(tmp_path, data, target="predicted")
     assert {r["method"] for r in rows} == set(METHODS) - {"ground_truth"}
     assert [r["target"] for r in rows[:5]] == ["0", "1", "2", "3", "0"]
     assert "SoftIoU" not in rows[0]
     assert value(rows, "truth", 10, "MaskSaliency") < 0
-    with pytest.raises(ValueError, match="needs labelled data"), pytest.warns(UserWarning, match="left out"):
+    with (
+        pytest.raises(ValueError, match="needs labelled data"),
+        pytest.warns(UserWarning, match="left out"),
+    ):
         run(tmp_path / "label", data)
 
 
@@ -152,7 +199,9 @@ def test_the_runner_up_can_be_explained(tmp_path):
     rows = run(tmp_path, data, target="second", metrics=[SoftIoU()], sanity=False)
     second = [explanandum(s["image"][None]).topk(2).indices[0, 1].item() for s in data.samples]
     assert [int(r["target"]) for r in rows[:4]] == second
-    assert math.isnan(value(rows, "truth", 10, "SoftIoU"))  # the image does not show it: missing, not 0
+    assert math.isnan(
+        value(rows, "truth", 10, "SoftIoU")
+    )  # the image does not show it: missing, not 0
     assert "-" in (tmp_path / "table.md").read_text().split("truth")[1].split("|")[1]
     with pytest.raises(ValueError, match="single-label"):
         run(tmp_path / "multi", data, target="second", multi_label=True)
@@ -165,7 +214,9 @@ def test_class_specificity_prints_its_table(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "ground_truth: softmax %" in printed
     figures = json.loads((tmp_path / "summary.json").read_text())["methods"]
-    assert figures["truth"]["ClassSpecificity/own"] == figures["ground_truth"]["ClassSpecificity/own"]
+    assert (
+        figures["truth"]["ClassSpecificity/own"] == figures["ground_truth"]["ClassSpecificity/own"]
+    )
     assert figures["truth"]["ClassSpecificity/own"]["n"] == 3  # images 0, 1 and 4
     assert figures["truth"]["ClassSpecificity/other"]["mean"] < 0.3
 
@@ -197,17 +248,24 @@ def test_bad_arguments(tmp_path):
         run(tmp_path, changes={"inference_mode": True})
     with pytest.raises(ValueError, match=r"lack \['index'\]"):
         run(tmp_path, Scenes(leave_out=("index",)))
+    explanandum = planted.explanandum()
+    explanandum.classes, explanandum.num_classes = [0, 1], 2
     with pytest.raises(ValueError, match="4 classes, the explanandum 2"):
-        explanandum = planted.explanandum()
-        explanandum.classes, explanandum.num_classes = [0, 1], 2
         run(tmp_path, module=Truth(explanandum))
+
+
+def test_only_explainers_are_scored(tmp_path):
+    with pytest.raises(ValueError, match="Score tests an Explainer, got LightningModule"):
+        Score().on_test_start(trainer(tmp_path), LightningModule())
 
 
 def test_the_logger_gets_the_means_and_names_the_folder(tmp_path):
     logger = CSVLogger(tmp_path, name="log")
     score = Score(target="label", metrics=[SoftIoU()], bootstrap=5, panels=0)
     module = Constant(planted.explanandum(), value=1.0)
-    trainer(tmp_path, score, logger=logger, enable_progress_bar=True).test(module, Scenes(), verbose=False)
+    trainer(tmp_path, score, logger=logger, enable_progress_bar=True).test(
+        module, Scenes(), verbose=False
+    )
     folder = tmp_path / "log" / "version_0"
     with (folder / "metrics.csv").open() as file:
         logged = next(csv.DictReader(file))
@@ -219,10 +277,9 @@ def test_the_logger_gets_the_means_and_names_the_folder(tmp_path):
 
 def spawn(rank, world, tmp_path):
     torch.set_num_threads(1)
-    environment = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    import os
-
-    os.environ.update(environment | {"MASTER_PORT": str(29000 + os.getppid() % 1000)})
+    warnings.simplefilter("ignore")  # Lightning advises against several devices for tests
+    os.environ |= {"WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29000 + os.getppid() % 1000)}
     run(tmp_path, changes={"strategy": "ddp", "devices": world})
 
 
@@ -242,11 +299,14 @@ def test_two_processes_write_what_one_writes(tmp_path):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
 
 
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # jsonargparse about LightningCLI
 def test_the_command_line_makes_factories_of_methods(tmp_path):
     config = {
         "model": {
             "class_path": "explainers.methods.constant.Constant",
-            "init_args": {"explanandum": {"model": "tests.planted:PlantedCNN", "feature_layers": ["stages.0"]}},
+            "init_args": {
+                "explanandum": {"model": "tests.planted:PlantedCNN", "feature_layers": ["stages.0"]}
+            },
         },
         "trainer": {
             "logger": False,
@@ -274,7 +334,14 @@ def test_the_command_line_makes_factories_of_methods(tmp_path):
     }
     (tmp_path / "config.yaml").write_text(yaml.dump(config))
     arguments = ["-c", str(tmp_path / "config.yaml")]
-    cli = LightningCLI(Explainer, subclass_mode_model=True, run=False, args=arguments, save_config_callback=None)
+    cli = LightningCLI(
+        Explainer,
+        subclass_mode_model=True,
+        run=False,
+        args=arguments,
+        save_config_callback=None,
+        seed_everything_default=False,
+    )
     score = next(c for c in cli.trainer.callbacks if isinstance(c, Score))
     wide = score.methods["wide"](cli.model.explanandum)
     assert (type(wide), wide.sigma) == (CentredGaussian, 0.4)
@@ -285,5 +352,10 @@ def test_the_command_line_makes_factories_of_methods(tmp_path):
 
 def test_small_numbers_keep_a_digit_and_missing_ones_show_a_dash():
     figure = {"ci95": [1e-5, 3e-5], "n": 2, "higher_is_better": False}
-    summary = {"methods": {"a": {"t": {**figure, "mean": 2e-5}}, "b": {"t": {**figure, "mean": None}}}}
-    assert table(summary).splitlines()[2:] == ["| a      | 2e-05 ± 1e-05 |", "| b      |             - |"]
+    summary = {
+        "methods": {"a": {"t": {**figure, "mean": 2e-5}}, "b": {"t": {**figure, "mean": None}}}
+    }
+    assert table(summary).splitlines()[2:] == [
+        "| a      | 2e-05 ± 1e-05 |",
+        "| b      |             - |",
+    ]

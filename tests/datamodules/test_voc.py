@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 
 from datamodules import voc
+from datamodules.images import Fit
 from datamodules.voc import VOC
+from explainers.metrics.boxes import tight_boxes
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "voc-sample"
 CAT, DOG, PERSON = (voc.CLASS_NAMES.index(name) for name in ("cat", "dog", "person"))
@@ -110,6 +113,52 @@ def test_masks_come_only_where_all_images_have_one(root):
     assert len(restricted.dataset("train")) == 2
     batch = next(iter(make(root).test_dataloader()))
     assert batch["image"].shape == (2, 3, 2, 4)
+
+
+def box(name, *corners, extra=""):
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    places = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+    return f"<object><name>{name}</name>{extra}<bndbox>{places}</bndbox></object>"
+
+
+def test_boxes_follow_the_image(root):
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    things = box("cat", 2, 1, 3, 1, extra=part) + box("dog", 1, 2, 4, 2)
+    (root / "Annotations/a.xml").write_text(f"<annotation>{things}</annotation>")
+    sample = make(root).dataset("val")[0]
+    assert sample["boxes"].shape == (64, 5)
+    assert sample["boxes"][:2].tolist() == [[CAT, 1, 0, 3, 1], [DOG, 0, 1, 4, 2]]
+    assert (sample["boxes"][2:] == -1).all()
+    assert torch.equal(sample["boxes"][0, 1:].long(), tight_boxes(sample["mask"][CAT]))
+    larger = make(root, image_size=[4, 12]).dataset("val")[0]
+    assert larger["boxes"][0].tolist() == [CAT, 3, 0, 9, 2]
+    assert "boxes" not in make(root).dataset("train")[0]
+    assert next(iter(make(root).test_dataloader()))["boxes"].shape == (2, 64, 5)
+
+
+def test_boxes_are_cropped_with_the_image(root):
+    things = box("cat", 1, 1, 2, 2) + box("dog", 1, 1, 1, 2)
+    (root / "Annotations/a.xml").write_text(f"<annotation>{things}</annotation>")
+    crop = {"image_size": [2, 2], "resize": "crop", "crop_pct": 1.0}  # columns 1 and 2 of 0 to 3
+    sample = make(root, **crop).dataset("val")[0]
+    assert sample["boxes"][0].tolist() == [CAT, 0, 0, 1, 2]
+    assert (sample["boxes"][1:] == -1).all()  # the dog is cut away
+    boxes = torch.tensor([[3.0, 10, 20, 50, 60]])
+    for how in ("squash", "crop"):  # against the pixels of a drawn box
+        fit = Fit([64, 80], how, 0.875, "bilinear")
+        plane = torch.zeros(90, 70, dtype=torch.uint8)
+        plane[20:60, 10:50] = 1
+        drawn = tight_boxes(fit(tv_tensors.Mask(plane)).as_subclass(torch.Tensor) > 0)
+        moved = voc.fit_boxes(boxes, fit, plane.shape)[0, 1:]
+        assert (moved - drawn).abs().max() <= 0.5 + 1e-4
+
+
+def test_too_many_boxes_are_refused(root):
+    (root / "Annotations/a.xml").write_text(
+        f"<annotation>{box('cat', 1, 1, 2, 2) * 65}</annotation>"
+    )
+    with pytest.raises(ValueError, match=r"a\.xml: 65 boxes, expected at most 64"):
+        make(root).dataset("val")[0]
 
 
 def test_the_usual_layouts_and_sets(root, tmp_path_factory):

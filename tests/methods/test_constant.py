@@ -39,7 +39,9 @@ def test_ground_truth_knows_only_the_images_it_was_fed_in_any_order():
         method.attribute(images, targets)
     method.feed(images, masks)
     two = torch.tensor([[True, False, False, True]])
-    assert torch.equal(method.attribute(images[[2]], two), (masks[2, 0] | masks[2, 3]).float()[None])
+    assert torch.equal(
+        method.attribute(images[[2]], two), (masks[2, 0] | masks[2, 3]).float()[None]
+    )
     classes = torch.tensor([[1, 0], [3, 3]])
     maps = method.class_maps(images[[1, 0]], classes)
     assert torch.equal(maps, torch.stack([masks[1, [1, 0]], masks[0, [3, 3]]]).float())

@@ -31,9 +31,13 @@ def test_every_term_by_hand_for_two_images_with_different_numbers_of_labels():
     images = torch.full((2, 3, 2, 2), 0.5, dtype=torch.double)
     weights = {"entropy": 1.0, "tv": 1.0, "area_bounds": 1.0, "mask_area": 1.0, "other_area": 1.0}
     method = fixed_logits(explainer(lower=0.25, upper=0.5, **weights).double(), masks.logit())
-    terms = {k: v.item() for k, v in method.loss_terms({"image": images, "target": targets}, None).items()}
+    terms = {
+        k: v.item()
+        for k, v in method.loss_terms({"image": images, "target": targets}, None).items()
+    }
 
-    # Target masks: max of classes 0 and 1 = [[.75, .25], [.25, .75]]; class 2 = [[.5, .5], [.25, .25]]. Others: 1/8.
+    # Target masks: max of classes 0 and 1 = [[.75, .25], [.25, .75]]; class 2 = [[.5, .5], [.25,
+    # .25]]. Others: 1/8.
     assert terms["mask_area"] == pytest.approx((0.5 + 0.375) / 2)
     assert terms["other_area"] == pytest.approx(0.125)
     # Horizontal: .5 + .5 and 0 + 0; vertical: .5 + .5 and .25 + .25; over 4 pixels.
@@ -42,7 +46,8 @@ def test_every_term_by_hand_for_two_images_with_different_numbers_of_labels():
     first = (0.25 + 0.5) / 4  # either class of image 0
     second = (0.5 + 0.5) / 4
     assert terms["area_bounds"] == pytest.approx((first + second) / 2)
-    # Kept image: logit k = 20 * 4 * (mean over the image of brightness in quadrant k) = 20 * 0.5 * mask there.
+    # Kept image: logit k = 20 * 4 * (mean over the image of brightness in quadrant k) = 20 * 0.5 *
+    # mask there.
     kept = 10 * torch.tensor([[0.75, 0.25, 0.25, 0.75], [0.5, 0.5, 0.25, 0.25]])
     expected = F.binary_cross_entropy_with_logits(kept, targets.float()).item()
     assert terms["classification"] == pytest.approx(expected, rel=1e-6)
@@ -50,13 +55,15 @@ def test_every_term_by_hand_for_two_images_with_different_numbers_of_labels():
     p = removed.softmax(dim=1)
     assert terms["entropy"] == pytest.approx((p * p.log()).mean().item(), rel=1e-5)
 
-    summed = fixed_logits(explainer(lower=0.25, upper=0.5, bounds_reduction="sum", **weights).double(), masks.logit())
+    summed = fixed_logits(
+        explainer(lower=0.25, upper=0.5, bounds_reduction="sum", **weights).double(), masks.logit()
+    )
     terms = summed.loss_terms({"image": images, "target": targets}, None)
     assert terms["area_bounds"].item() == pytest.approx((2 * first + second) / 2)
 
 
 def released_total(images, targets, low, classifier, weights, lower, upper):
-    """The released total, written out image by image in float64: all maps upsampled, sorted areas, reflected TV."""
+    """The released total, image by image: all maps upsampled, sorted areas, reflected TV."""
     size = images.shape[-2:]
     maps = F.interpolate(low, size=size, mode="bilinear", align_corners=False).sigmoid()
     total = 0.0
@@ -82,10 +89,14 @@ def released_total(images, targets, low, classifier, weights, lower, upper):
 
 def test_a_training_step_equals_an_independent_derivation_with_its_gradients():
     weights = {"entropy": 3.0, "tv": 0.7, "area_bounds": 0.8, "mask_area": 0.01, "other_area": 0.3}
-    method = explainer(bounds_reduction="sum", tv_border="reflect", **weights).double().eval()  # no dropout
+    method = (
+        explainer(bounds_reduction="sum", tv_border="reflect", **weights).double().eval()
+    )  # no dropout
     images, _ = planted.scenes(3, (40, 48))
     images = images.double()
-    targets = torch.tensor([[True, True, False, True], [False, False, True, False], [True, False, False, False]])
+    targets = torch.tensor(
+        [[True, True, False, True], [False, False, True, False], [True, False, False, False]]
+    )
     terms = method.loss_terms({"image": images, "target": targets}, None)
     ours = torch.stack(list(terms.values())).sum()
     reference = released_total(
@@ -93,7 +104,9 @@ def test_a_training_step_equals_an_independent_derivation_with_its_gradients():
     )
     torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-7)
     learned = [p for p in method.parameters() if p.requires_grad]
-    for a, b in zip(torch.autograd.grad(ours, learned), torch.autograd.grad(reference, learned), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours, learned), torch.autograd.grad(reference, learned), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -113,7 +126,9 @@ def test_class_maps_and_the_merged_map_agree():
     images, _ = planted.scenes(2, (33, 47))
     with torch.no_grad():
         maps = method.class_maps(images, torch.tensor([[0, 3], [2, 1]]))
-        merged = method.attribute(images, torch.tensor([[True, False, False, True], [False, True, True, False]]))
+        merged = method.attribute(
+            images, torch.tensor([[True, False, False, True], [False, True, True, False]])
+        )
     torch.testing.assert_close(maps.amax(dim=1), merged)
 
 
@@ -150,5 +165,7 @@ def test_wrong_targets_are_named_with_the_fix(targets, told):
 
 
 def test_negative_log_of_chance_bounds_the_entropy_term():
-    terms = explainer().loss_terms(dict(zip(("image", "target"), planted.scenes(4), strict=True)), None)
+    terms = explainer().loss_terms(
+        dict(zip(("image", "target"), planted.scenes(4), strict=True)), None
+    )
     assert -math.log(4) / 4 <= terms["entropy"].item() <= 0

@@ -29,7 +29,12 @@ def data(count=23, size=(224, 224)):
 def test_any_order_and_batching_gives_the_same_bits():
     index, maps, mask = data()
     results = []
-    for size, order in ((1, range(23)), (4, range(22, -1, -1)), (23, torch.randperm(23).tolist()), (7, [*range(23), 0, 5])):
+    for size, order in (
+        (1, range(23)),
+        (4, range(22, -1, -1)),
+        (23, torch.randperm(23).tolist()),
+        (7, [*range(23), 0, 5]),
+    ):
         metric = MetricCollection([SoftIoU(), MAE()], compute_groups=False)
         for rows in torch.tensor([*order]).split(size):
             metric.update(index=index[rows], maps=maps[rows], mask=mask[rows], labels="for others")
@@ -43,7 +48,11 @@ def test_pixel_sums_do_not_depend_on_threads():
     threads, sums = torch.get_num_threads(), []
     for count in (1, 2):
         torch.set_num_threads(count)
-        sums += [pixel_sum(planes), torch.cat([pixel_sum(p[None]) for p in planes]), pixel_sum(planes.mT.clone().mT)]
+        sums += [
+            pixel_sum(planes),
+            torch.cat([pixel_sum(p[None]) for p in planes]),
+            pixel_sum(planes.mT.clone().mT),
+        ]
     torch.set_num_threads(threads)
     assert all(torch.equal(s, sums[0]) for s in sums)
 
@@ -73,7 +82,11 @@ def test_repeated_rows_that_differ_are_settled_by_value_not_by_order():
 
 def test_missing_values_are_missing():
     metric = SoftIoU()
-    metric.update(torch.tensor([0, 1]), maps=torch.ones(2, 2, 2), mask=torch.stack([torch.ones(2, 2), torch.zeros(2, 2)]))
+    metric.update(
+        torch.tensor([0, 1]),
+        maps=torch.ones(2, 2, 2),
+        mask=torch.stack([torch.ones(2, 2), torch.zeros(2, 2)]),
+    )
     assert metric.compute() == {"SoftIoU": 1.0}
     metric.reset()
     metric.update(torch.tensor([0]), maps=torch.ones(1, 2, 2), mask=torch.zeros(1, 2, 2))
@@ -114,7 +127,9 @@ def work(rank, world, path, results):
     torch.set_num_threads(1)  # a forked process must not use its parent's thread pool
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world)
     index, maps, mask = data(5, (16, 16))
-    rows = torch.tensor([[0, 2, 4], [1, 3, 0], []][rank], dtype=torch.int64)  # padded as samplers do; one has none
+    rows = torch.tensor(
+        [[0, 2, 4], [1, 3, 0], []][rank], dtype=torch.int64
+    )  # padded as samplers do; one has none
     metric = SoftIoU()
     if len(rows):
         metric.update(index[rows], maps=maps[rows], mask=mask[rows])
@@ -123,11 +138,16 @@ def work(rank, world, path, results):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*``compute`` method.*before")
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning", "ignore:.*``compute`` method.*before"
+)
 def test_any_number_of_processes_gives_the_same_bits(tmp_path, world):
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    workers = [context.Process(target=work, args=(rank, world, tmp_path / "store", results)) for rank in range(world)]
+    workers = [
+        context.Process(target=work, args=(rank, world, tmp_path / "store", results))
+        for rank in range(world)
+    ]
     for worker in workers:
         worker.start()
     found = [results.get(timeout=60) for _ in workers]

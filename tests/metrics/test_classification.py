@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from explainers.metrics.classification import THRESHOLDS, ClassSpecificity, MaskedClassification
 from explainers.methods.constant import Constant, GroundTruth
+from explainers.metrics.classification import THRESHOLDS, ClassSpecificity, MaskedClassification
 from tests import planted
 
 
@@ -16,26 +16,39 @@ def ground_truth(images):
 
 def specificity(metric, explainer, images, labels):
     index = torch.arange(len(images))
-    metric.update(index, images=images, labels=labels, explanandum=explainer.explanandum, explainer=explainer)
+    metric.update(
+        index, images=images, labels=labels, explanandum=explainer.explanandum, explainer=explainer
+    )
     return metric
 
 
 def test_cells_are_softmax_probabilities_under_each_class_mask():
-    # Quadrant k shows brightness .1 (k + 1); the logit is 20 times that, and 0 where the mask removes it.
+    # Quadrant k has brightness .1 (k + 1); the logit is 20 times that, and 0 if it is masked.
     brightness = torch.tensor([0.1, 0.2, 0.3, 0.4])
     images = (planted.quadrant_masks(4, 4) * brightness[:, None, None]).sum(0).expand(1, 3, 4, 4)
     metric = specificity(
-        ClassSpecificity([0, "bottom right"]), ground_truth(images), images, torch.tensor([[True, False, False, True]])
+        ClassSpecificity([0, "bottom right"]),
+        ground_truth(images),
+        images,
+        torch.tensor([[True, False, False, True]]),
     )
-    assert metric.names[:3] == tuple(f"ClassSpecificity/0/{c}" for c in ("0", "bottom right", "none"))
-    own = (20 * brightness[:, None] * torch.eye(4)).double().softmax(1)  # row: the only quadrant left
+    assert metric.names[:3] == tuple(
+        f"ClassSpecificity/0/{c}" for c in ("0", "bottom right", "none")
+    )
+    own = (
+        (20 * brightness[:, None] * torch.eye(4)).double().softmax(1)
+    )  # row: the only quadrant left
     clean = (20 * brightness).double().softmax(0)
     expected = [[own[0, 0], own[3, 0], clean[0]], [own[0, 3], own[3, 3], clean[3]]]
     _, values = metric.per_image()
     np.testing.assert_allclose(metric.table(values), expected, rtol=1e-5)
     figures = metric.compute()
-    assert figures["ClassSpecificity/own"].item() == pytest.approx((own[0, 0] + own[3, 3]).item() / 2)
-    assert figures["ClassSpecificity/other"].item() == pytest.approx((own[3, 0] + own[0, 3]).item() / 2)
+    assert figures["ClassSpecificity/own"].item() == pytest.approx(
+        (own[0, 0] + own[3, 3]).item() / 2
+    )
+    assert figures["ClassSpecificity/other"].item() == pytest.approx(
+        (own[3, 0] + own[0, 3]).item() / 2
+    )
     assert metric.direction("ClassSpecificity/own")
     assert not metric.direction("ClassSpecificity/other")
     assert "bottom right" in metric.details(values)
@@ -46,7 +59,7 @@ def test_nine_thresholds_and_maps_that_are_not_masks_are_stretched():
     explainer = Constant(planted.explanandum(), 0.45)
     shown, none = planted.explanandum()(images).double().softmax(1)[0, 0].item(), 0.25
     values = specificity(ClassSpecificity([0]), explainer, images, labels).per_image()[1]
-    assert THRESHOLDS == pytest.approx(np.arange(0.1, 0.95, 0.1))
+    np.testing.assert_allclose(THRESHOLDS, np.arange(0.1, 0.95, 0.1))
     assert values["ClassSpecificity/0/0"][0] == pytest.approx((4 * shown + 5 * none) / 9)
     explainer.is_mask = False  # a constant map says nothing and becomes 0
     values = specificity(ClassSpecificity([0]), explainer, images, labels).per_image()[1]
@@ -55,7 +68,9 @@ def test_nine_thresholds_and_maps_that_are_not_masks_are_stretched():
 
 def test_images_without_the_class_are_missing():
     images, labels = planted.scenes(4, (4, 4))
-    metric = specificity(ClassSpecificity(), ground_truth(images), images, labels)  # five classes of four
+    metric = specificity(
+        ClassSpecificity(), ground_truth(images), images, labels
+    )  # five classes of four
     _, values = metric.per_image()
     known = ~np.isnan(np.stack([values[name] for name in metric.names]).reshape(5, 6, 4))
     for t in range(5):
@@ -95,7 +110,12 @@ def test_a_single_label_classifier_predicts_its_top_class():
     images, labels = planted.scenes(4, (4, 4))
     maps = planted.quadrant_masks(4, 4)[[0, 1, 2, 2]]  # the last image keeps the wrong quadrant
     metric = MaskedClassification()
-    inputs = {"images": images, "labels": labels, "maps": maps, "explanandum": planted.explanandum()}
+    inputs = {
+        "images": images,
+        "labels": labels,
+        "maps": maps,
+        "explanandum": planted.explanandum(),
+    }
     metric.update(torch.arange(4), **inputs)
     assert [v.item() for v in metric.compute().values()] == [0.75] * 3 + [1.0] * 3
 

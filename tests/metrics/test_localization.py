@@ -41,7 +41,9 @@ def test_shapes_must_agree():
         mae(MAPS, torch.ones(1, 4, 2, 2))
 
 
-@pytest.mark.parametrize(("metric", "value"), [(SoftAccuracy, 0.8125), (SoftIoU, 2 / 3), (MAE, 0.1875)])
+@pytest.mark.parametrize(
+    ("metric", "value"), [(SoftAccuracy, 0.8125), (SoftIoU, 2 / 3), (MAE, 0.1875)]
+)
 def test_classes_report_the_functions(metric, value):
     metric = metric()
     metric.update(torch.tensor([3]), maps=MAPS, mask=MASK, images="not needed")

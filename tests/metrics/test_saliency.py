@@ -49,7 +49,9 @@ def test_masked_logits_are_computed_from_images_under_the_maps_if_not_given():
     images, targets = planted.scenes(2, (4, 4))
     explanandum = planted.explanandum()
     maps = planted.quadrant_masks(4, 4)[:2]
-    values = MaskSaliency().measure(maps=maps, images=images, targets=targets, explanandum=explanandum)
+    values = MaskSaliency().measure(
+        maps=maps, images=images, targets=targets, explanandum=explanandum
+    )
     shown = explanandum(images * maps[:, None]).double().log_softmax(1)
     expected = math.log(0.25) - shown.diagonal()
     torch.testing.assert_close(values["MaskSaliency"], expected)

@@ -1,0 +1,60 @@
+"""Intermediate features of a classifier as a pyramid of maps, from CNNs and from ViTs."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@contextmanager
+def recorded(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of named modules during the block; the hooks are gone after it."""
+    modules, outputs, handles = dict(model.named_modules()), {}, []
+    if missing := [name for name in names if name not in modules]:
+        raise ValueError(
+            f"no module {missing[0]!r} in {type(model).__name__}; some names: {list(modules)[1:8]}"
+        )
+    try:
+        for name in names:
+            handles.append(
+                modules[name].register_forward_hook(lambda *a, n=name: outputs.update({n: a[2]}))
+            )
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def as_map(features: Tensor, aspect: float) -> Tensor:
+    """Tokens (B, prefix + h*w, C) -> (B, C, h, w) of the image's aspect h / w; maps pass."""
+    if features.ndim == 4:
+        return features
+    count = features.shape[1]
+    for prefix in range(6):  # class, distillation and register tokens
+        height = round(((count - prefix) * aspect) ** 0.5)
+        if (
+            height
+            and (count - prefix) % height == 0
+            and abs(height**2 / (count - prefix) / aspect - 1) < 0.05
+        ):
+            return features[:, prefix:].mT.reshape(*features[:, 0].shape, height, -1)
+    raise ValueError(f"cannot lay {count} tokens out as a grid of aspect {aspect:.2f}")
+
+
+def pyramid(levels: list[Tensor], size: torch.Size) -> list[Tensor]:
+    """One map per resolution, shallow to deep, for images of `size` (H, W); see Explanandum."""
+    if all(a.shape[-1] > b.shape[-1] for a, b in itertools.pairwise(levels)):
+        return levels
+    if len({f.shape[-2:] for f in levels}) > 1:  # keep the last map of each resolution
+        return [
+            a
+            for a, b in zip(levels, [*levels[1:], None], strict=True)
+            if b is None or a.shape != b.shape
+        ]
+    # Blocks 2, 4, 6, 8, 10 of 12, as published; scaled to other depths.
+    chosen = [levels[min(len(levels) - 1, round(len(levels) * i / 12))] for i in (2, 4, 6, 8, 10)]
+    sizes = [(-(-size[0] // s), -(-size[1] // s)) for s in (2, 4, 8, 16, 32)]
+    return [F.interpolate(f, size=s, mode="nearest") for f, s in zip(chosen, sizes, strict=True)]
