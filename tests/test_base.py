@@ -174,6 +174,8 @@ class StopAfter(Callback):
 class Shapes4(Shapes):
     """Shapes with four classes, for the planted classifiers."""
 
+    class_names = planted.NAMES
+
     def on_after_batch_transfer(self, batch, dataloader_idx):
         return batch | {"target": batch["target"][:, :4]}
 

@@ -55,10 +55,7 @@ def path(request):
 
 @pytest.fixture(params=KINDS)
 def method(path, request):
-    method = build(path, request.param)
-    if "features" in method.needs and request.param == "vit" and "cam" in path.stem:
-        pytest.skip(f"{path.stem} needs a feature pyramid")
-    return method
+    return build(path, request.param)
 
 
 def test_shape_type_range_and_untouched_inputs(method):

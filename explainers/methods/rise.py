@@ -1,0 +1,84 @@
+"""RISE: average random masks, weighted by what the classifier says of the image under them."""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from explainers import masking, masks
+from explainers.base import Explainer
+from explainers.explanandum import Explanandum
+
+
+class RISE(Explainer):
+    """Expected probability of the class, given that the pixel is kept: sum p M / (N probability).
+
+    Source: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
+    BMVC 2018, eq. 6. The paper uses 4000 masks for VGG16 and 8000 for ResNet50. One seeded set of
+    masks serves every image; masks and masked images are made batch by batch and never stored.
+
+    Args:
+        explanandum: The classifier to explain; only its probabilities are used.
+        masks: Number of masks, one forward pass each and image.
+        grid: Cells a side of the coarse grids, or [rows, columns].
+        probability: Probability that a cell is kept.
+        fill: What replaces a pixel, as in `masking.fill`; published is "mean", zero in normalised
+            space. "images" would make a map depend on its batch and is refused.
+        batch_size: Masked images in a forward pass; it does not change the maps.
+        seed: Seed of the masks.
+
+    Raises:
+        ValueError: If a number is out of range or the fill unknown.
+    """
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        masks: int = 4000,
+        grid: int | list[int] = 7,
+        probability: float = 0.5,
+        fill: str = "mean",
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(explanandum, seed)
+        rows, columns = [grid, grid] if isinstance(grid, int) else grid
+        if min(masks, rows, columns, batch_size) < 1 or not 0.0 < probability < 1.0:
+            raise ValueError(
+                "masks, grid and batch_size must be positive and probability in (0, 1), "
+                f"got {masks}, {grid}, {batch_size} and {probability}"
+            )
+        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
+            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        self.masks, self.grid, self.probability = masks, (rows, columns), probability
+        self.fill, self.batch_size = fill, batch_size
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps (B, H, W) >= 0, about the probability of the class while the pixel is seen."""
+        return self.merged_map(images, targets)
+
+    @torch.no_grad()
+    def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
+        mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
+        fills = masking.fill(self.fill, images, mean, std, generator).expand_as(images)
+        height, width = images.shape[-2:]
+        batches = masks.rise(
+            self.masks,
+            (height, width),
+            self.grid,
+            self.probability,
+            self.batch_size,
+            generator,
+            images.device,
+        )
+        masked = images.new_empty(self.batch_size, *images.shape[1:])  # new memory is slow to get
+        sums = images.new_zeros(*classes.shape, height * width)
+        total = -(-self.masks // self.batch_size)
+        # A bar only in terminals, and only for what takes longer than a second.
+        for batch in tqdm(batches, "RISE", total, leave=False, delay=1, disable=None):
+            part = masked[: len(batch)]
+            for image, fill, wanted, result in zip(images, fills, classes, sums, strict=True):
+                torch.addcmul(fill, image - fill, batch[:, None], out=part)  # masking.blend
+                found = self.explanandum.probabilities(part)[:, wanted]  # (n, k)
+                result += found.mT @ batch.flatten(1)
+        return sums.view(*classes.shape, height, width) / (self.masks * self.probability)

@@ -1,0 +1,155 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from explainers import Explanandum, masking
+from explainers.methods.cam import GradCAM, GradCAMPlusPlus, tapped
+from tests import planted
+
+HEAD = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 3.0, 0.5]])
+BOTH = [GradCAM, GradCAMPlusPlus]
+
+
+class Tiny(nn.Module):
+    """Features are the channels at half the resolution, logits HEAD times their means."""
+
+    num_classes = 2
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.features = nn.AvgPool2d(2)
+        self.act = nn.ReLU(inplace)
+        self.head = nn.Linear(3, 2, bias=False)
+        self.head.weight = nn.Parameter(HEAD.clone())
+
+    def forward(self, images):
+        return self.head(self.act(self.features(images)).mean(dim=(2, 3)))
+
+
+def tiny(mean: float = 0.0, inplace: bool = False) -> Explanandum:
+    return Explanandum(Tiny(inplace), mean=[mean] * 3, std=[1.0] * 3, input_size=[8, 8])
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+
+
+def by_hand(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The map (B, H, W) of channel weights (B, 3)."""
+    values = F.avg_pool2d(images, 2).clamp(min=0)
+    cams = torch.einsum("bc,bchw->bhw", weights, values).clamp(min=0)
+    return F.interpolate(cams[:, None], scale_factor=2, mode="bilinear")[:, 0]
+
+
+def test_grad_cam_by_hand(images):
+    found = GradCAM(tiny(), "act").class_maps(images, torch.tensor([[0, 1], [0, 1]]))
+    for k in range(2):
+        expected = by_hand(images, HEAD[k].expand(2, 3) / (4 * 6))  # d logit / d mean over pixels
+        torch.testing.assert_close(found[:, k], expected)
+    assert (found == 0).any()  # negative sums are cut off
+
+
+def test_grad_cam_plus_plus_by_hand(images):
+    gradient = HEAD[1].clamp(min=0) / 24
+    total = F.avg_pool2d(images, 2).sum(dim=(2, 3))
+    expected = by_hand(images, 24 * gradient / (2 + total * gradient))
+    target = torch.tensor([[False, True]] * 2)
+    torch.testing.assert_close(GradCAMPlusPlus(tiny(), "act").attribute(images, target), expected)
+    near = GradCAMPlusPlus(tiny(), "act", eps=1e-12).attribute(images, target)
+    torch.testing.assert_close(near, expected)
+
+
+def test_grad_cam_plus_plus_has_no_poles_in_signed_features(images):
+    explanandum = tiny(mean=3.0)  # every feature is negative before the ReLU
+    gradient = torch.ones(1, 1, 2, 2)
+    method = GradCAMPlusPlus(explanandum, "act")
+    assert method._weights(-0.5 * gradient, gradient).item() == pytest.approx(2.0)  # S g = -2
+    with pytest.raises(ValueError, match="eps must be positive"):
+        GradCAMPlusPlus(explanandum, "act", eps=0.0)
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_network_that_goes_on_in_place_is_explained_after_it(images, method):
+    target = torch.tensor([[True, False]] * 2)
+    found = method(tiny(0.5, inplace=True), "features").attribute(images, target)
+    torch.testing.assert_close(found, method(tiny(0.5), "act").attribute(images, target))
+
+
+@pytest.mark.parametrize("method", BOTH)
+@pytest.mark.parametrize("kind", ["cnn", "vit"])
+def test_classes_have_their_own_quadrants_in_maps_and_in_tokens(method, kind):
+    images = torch.full((1, 3, 32, 32), 0.5)
+    found = method(planted.explanandum(kind)).class_maps(images, torch.arange(4)[None])[0]
+    mass = (found[:, None] * planted.quadrant_masks(32, 32)).sum(dim=(2, 3))
+    assert mass.argmax(dim=1).tolist() == [0, 1, 2, 3]
+
+
+def test_one_forward_pass_serves_all_classes_and_builds_no_graph_before_the_layer(images):
+    explanandum = tiny()
+    inputs = []
+    hook = explanandum.model.features.register_forward_hook(lambda *a: inputs.append(a[2]))
+    GradCAM(explanandum, "act").class_maps(images.requires_grad_(), torch.tensor([[0, 1, 0]] * 2))
+    hook.remove()
+    assert len(inputs) == 1
+    assert not inputs[0].requires_grad
+    assert images.grad is None
+
+
+def test_the_hook_goes_even_if_the_network_fails():
+    model = Tiny()
+    with pytest.raises(RuntimeError, match="shapes"), tapped(model, "act"):
+        model(torch.zeros(1, 5, 8, 8))
+    assert not model.act._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("test_resnet", "layer4"),
+        ("test_vit", "blocks.5.norm1"),
+        ("test_efficientnet", "bn2"),
+        ("test_convnext", "norm_pre"),
+        ("torchvision/resnet18", "layer4"),
+        ("torchvision/squeezenet1_1", "classifier.2"),
+    ],
+)
+def test_default_layers(name, layer):
+    explanandum = Explanandum(name, num_classes=3, input_size=[160, 160])
+    assert GradCAM(explanandum).layer == layer
+
+
+def test_layers_that_cannot_be_found(images):
+    assert GradCAM(tiny()).layer == "act"
+    with pytest.raises(ValueError, match=r"no module 'layer9'.*act"):
+        GradCAM(tiny(), "layer9")
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
+    with pytest.raises(ValueError, match="set layer to the name"):
+        GradCAM(Explanandum(flat, num_classes=2, input_size=[8, 8]))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
+@pytest.mark.parametrize("method", BOTH)
+def test_parity_with_pytorch_grad_cam_up_to_its_rescaling(name, method):
+    library = pytest.importorskip("pytorch_grad_cam")
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    torch.manual_seed(0)
+    explanandum = Explanandum(name, num_classes=5)
+    images = F.interpolate(torch.rand(2, 3, 8, 8), size=explanandum.input_size, mode="bilinear")
+    ours = method(explanandum, **({} if method is GradCAM else {"eps": 1e-6}))
+    awake = copy.deepcopy(explanandum).requires_grad_(True)  # it fails on frozen networks
+    layer = awake.model.get_submodule(ours.layer)
+    tokens = {"reshape_transform": lambda t: t[:, 1:].mT.unflatten(2, (10, 10))}
+    with getattr(library, method.__name__)(
+        awake, [layer], **(tokens if name == "test_vit" else {})
+    ) as oracle:
+        for k in range(5):
+            expected = torch.tensor(oracle(images, [ClassifierOutputTarget(k)] * 2))
+            found = ours.class_maps(images, torch.full((2, 1), k))[:, 0]
+            torch.testing.assert_close(
+                masking.minmax(found), masking.minmax(expected), rtol=0, atol=1e-4
+            )
