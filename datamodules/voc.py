@@ -20,7 +20,7 @@ CLASS_NAMES = [
     "tvmonitor",
 ]  # fmt: skip
 VOID = 255
-MOST_BOXES = 64  # an image; VOC has at most 56
+MOST_BOXES = 64  # an image, so that batches stack
 SPLITS = {
     "2007": {"train": "train", "val": "val", "test": "test"},
     "2012": {

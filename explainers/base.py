@@ -190,6 +190,16 @@ class LearnedExplainer(Explainer):
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Named, weighted scalar terms; their sum is the loss, their noise is `generator`'s."""
 
+    def on_fit_start(self) -> None:
+        """Refuse data whose classes are not the explanandum's; unlabelled data have none."""
+        data = getattr(self.trainer, "datamodule", None)
+        names, own = getattr(data, "class_names", None), self.explanandum.class_names
+        if names and len(names) != len(own):
+            raise ValueError(
+                f"the data have {len(names)} classes ({names[0]}, ...), the explanandum {len(own)} "
+                f"({own[0]}, ...): take an explanandum of these data, or set its `classes`"
+            )
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch; its noise depends on (seed, global step): a resumed fit repeats it."""
         return self._step(batch, "train", self.global_step)

@@ -129,7 +129,10 @@ def model_config(path: str) -> dict[str, Any]:
 
 def one_line(error: Exception, program: str) -> str:
     """What is wrong, without jsonargparse's account of everything it tried, and where to look."""
-    lines = [line.strip(" -") for line in str(error).splitlines()]
+    text = str(error)
+    if "in DataLoader worker process" in text:
+        text = text.strip().splitlines()[-1]
+    lines = [line.strip(" -") for line in text.splitlines()]
     noise = (
         "Does not validate",
         "Subtypes",

@@ -1,0 +1,66 @@
+"""How concentrated a map is, whatever it points at."""
+
+import torch
+from torch import Tensor
+
+from explainers.metrics.base import PerImageMetric, exact, pixel_sum
+
+
+def entropy(maps: Tensor) -> Tensor:
+    """Entropy in nats of |map| as a distribution over pixels: (B, H, W) -> (B,) in [0, ln HW].
+
+    NaN where the map is 0 everywhere.
+
+    Example:
+        >>> entropy(torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])).exp().round(decimals=6).item()
+        2.0
+    """
+    weights = exact(maps).abs()
+    share = weights / pixel_sum(weights)[:, None, None]
+    return -pixel_sum(torch.xlogy(share, share))
+
+
+def gini(maps: Tensor) -> Tensor:
+    """Gini index of |map|: 0 for a constant map, 1 - 1/HW for a single pixel; (B, H, W) -> (B,).
+
+    NaN where the map is 0 everywhere.
+
+    Example:
+        >>> gini(torch.tensor([[[1.0, 3.0]], [[0.0, 2.0]]])).tolist()
+        [0.25, 0.5]
+    """
+    weights = exact(maps).abs().flatten(1).sort(dim=1).values
+    count = weights.shape[1]
+    place = 2 * torch.arange(1, count + 1, dtype=torch.float64) - count - 1
+    total = pixel_sum(weights.view_as(maps))
+    return pixel_sum((place * weights).view_as(maps)) / (count * total.where(total > 0, torch.nan))
+
+
+class Complexity(PerImageMetric):
+    """`entropy` of the map: low if few pixels carry it all.
+
+    Source: Bhatt et al., IJCAI 2020, eq. 5, as in quantus. A zero map is missing. No forward.
+    """
+
+    names = ("Complexity",)
+    needs = ("maps",)
+    higher_is_better = False
+
+    def score(self, maps: Tensor) -> dict[str, Tensor]:
+        """Entropy (B,) of maps (B, H, W) as they are."""
+        return {"Complexity": entropy(maps)}
+
+
+class Sparseness(PerImageMetric):
+    """`gini` index of the map: high if few pixels carry it all.
+
+    Source: Chalasani et al., ICML 2020, as in quantus, without its 1e-7 added to every pixel. A
+    zero map is missing. No forward.
+    """
+
+    names = ("Sparseness",)
+    needs = ("maps",)
+
+    def score(self, maps: Tensor) -> dict[str, Tensor]:
+        """Gini index (B,) of maps (B, H, W) as they are."""
+        return {"Sparseness": gini(maps)}

@@ -1,0 +1,102 @@
+"""Agreement of thresholded maps with object masks, over a whole data set (SLOC's protocol)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from explainers import masking
+from explainers.metrics.base import PerImageMetric, exact, pixel_sum
+from explainers.statistics import Columns, nan_mean
+
+
+def counts(maps: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
+    """True positives, false positives, false negatives, true negatives: (B, 4) float64.
+
+    Args:
+        maps: (B, H, W); pixels above the map's own mean are foreground.
+        mask: Objects (B, H, W) bool.
+        void: Pixels that count nowhere, not in the mean either, (B, H, W) bool.
+    """
+    maps, valid = exact(maps), _valid(mask, void)
+    mean = pixel_sum(maps * valid) / pixel_sum(valid).clamp_min(1)
+    found, true = maps > mean[:, None, None], mask.cpu().bool()
+    cells = (found & true, found & ~true, ~found & true, ~found & ~true)
+    return torch.stack([pixel_sum(cell & valid.bool()) for cell in cells], dim=1)
+
+
+def _valid(mask: Tensor, void: Tensor | None) -> Tensor:
+    return torch.ones_like(exact(mask)) if void is None else 1 - exact(void)
+
+
+def average_precision(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+    """Area under the precision steps, sum of (R_n - R_n-1) P_n over the distinct scores.
+
+    Args:
+        scores: (N,).
+        labels: (N,); NaN is returned if none is true.
+
+    Example:
+        >>> average_precision(np.array([0.9, 0.8, 0.1]), np.array([True, False, True]))
+        0.8333333333333333
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(labels[order])
+    if not hits.size or hits[-1] == 0:
+        return float("nan")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each tie
+    gained = np.diff(hits[last], prepend=0)
+    return float((gained * (hits[last] / (last + 1))).sum() / hits[-1])
+
+
+class SegmentationScores(PerImageMetric):
+    """Pixel accuracy and mean IoU over all pixels of the data, and mean average precision.
+
+    Maps are min-maxed (masks too, as published); foreground is what exceeds the map's mean.
+    PixelAccuracy counts all pixels of all images together; MeanIoU is the mean of the background's
+    and the foreground's IoU over such totals; MeanAP averages over images the average precision of
+    the stack (1 - map, map) against (background, foreground).
+
+    Source: the ImageNet-Segmentation protocol of Chefer et al., CVPR 2021, as SLOC uses it.
+    Differs: images with an empty mask are left out, and `void` pixels count nowhere. No forward.
+    """
+
+    names = ("seg_tp", "seg_fp", "seg_fn", "seg_tn", "seg_ap")
+    needs = ("maps", "mask")
+    optional = ("void",)
+    wants_unit_maps = True
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """The three figures."""
+        return ("PixelAccuracy", "MeanIoU", "MeanAP")
+
+    def score(self, maps: Tensor, mask: Tensor, void: Tensor | None = None) -> dict[str, Tensor]:
+        """Counts and average precision (B,) of maps (B, H, W)."""
+        unit = masking.minmax(exact(maps))
+        valid = _valid(mask, void).bool()
+        planes = zip(unit.numpy(), mask.cpu().bool().numpy(), valid.numpy(), strict=True)
+        precision = [_stacked_precision(m[v], g[v]) for m, g, v in planes]
+        column = torch.tensor(precision, dtype=torch.float64)[:, None]
+        table = torch.cat([counts(unit, mask, void), column], dim=1)
+        seen = (exact(mask) * valid).flatten(1).any(dim=1)
+        table = table.masked_fill(~seen[:, None], torch.nan)
+        return dict(zip(self.names, table.unbind(1), strict=True))
+
+    def aggregate(self, values: Columns) -> dict[str, float]:
+        """Figures of the summed counts; NaN without an image."""
+        tp, fp, fn, tn = (float(np.nansum(values[name])) for name in self.names[:4])
+        if tp + fn == 0:
+            return dict.fromkeys(self.reports, float("nan"))
+        ious = [tp / (tp + fp + fn), tn / (tn + fp + fn) if tn + fp + fn else 1.0]
+        return {
+            "PixelAccuracy": (tp + tn) / (tp + fp + fn + tn),
+            "MeanIoU": sum(ious) / 2,
+            "MeanAP": nan_mean(values["seg_ap"]),
+        }
+
+
+def _stacked_precision(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+    return average_precision(
+        np.concatenate([1 - scores, scores]), np.concatenate([~labels, labels])
+    )

@@ -1,0 +1,157 @@
+"""Likeness of maps, and of the maps of repeated or re-parameterised runs."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from explainers.metrics.base import PerImageMetric, exact
+
+Planes = NDArray[np.float64]
+
+
+def pearson(a: Planes, b: Planes) -> Planes:
+    """Correlation of rows (B, N) -> (B,) in [-1, 1]; NaN where one is constant or not finite."""
+    result = np.full(len(a), np.nan)
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        if np.isfinite(x).all() and np.isfinite(y).all() and np.ptp(x) > 0 and np.ptp(y) > 0:
+            x, y = x - x.mean(), y - y.mean()
+            result[i] = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
+    return result.clip(-1, 1)
+
+
+def spearman(a: Tensor, b: Tensor) -> Tensor:
+    """Rank correlation of the pixels of maps (B, H, W) -> (B,) in [-1, 1]; ties share a rank.
+
+    NaN where a map is constant.
+
+    Example:
+        >>> a = torch.tensor([[[0.0, 1.0, 2.0, 5.0]]])
+        >>> spearman(a, a**3).item(), spearman(a, -a).item()
+        (1.0, -1.0)
+    """
+    return torch.from_numpy(pearson(_ranks(a), _ranks(b)))
+
+
+def _ranks(maps: Tensor) -> Planes:
+    from scipy import stats
+
+    ranks: Planes = stats.rankdata(exact(maps).flatten(1).numpy(), axis=1)
+    return ranks
+
+
+def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
+    """Structural similarity of maps (B, H, W) -> (B,) in [-1, 1], over windows of 5 x 5 pixels."""
+    from skimage.metrics import structural_similarity
+
+    pairs = zip(exact(a).numpy(), exact(b).numpy(), strict=True)
+    values = [structural_similarity(x, y, win_size=5, data_range=data_range) for x, y in pairs]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def hog(maps: Tensor) -> Planes:
+    """Histograms of oriented gradients of maps (B, H, W) -> (B, N).
+
+    Cells of 16 x 16 pixels, 9 orientations, blocks of 3 x 3 cells or as many as there are; N is 0
+    for maps that do not hold a cell.
+    """
+    from skimage.feature import hog as histograms
+
+    blocks = [min(3, side // 16) for side in maps.shape[1:]]
+    if 0 in blocks:
+        return np.empty((len(maps), 0))
+    cells = {"pixels_per_cell": (16, 16), "cells_per_block": blocks}
+    return np.stack([histograms(plane, **cells) for plane in exact(maps).numpy()])
+
+
+@contextmanager
+def changed(explainer: Any, values: dict[str, Any]) -> Iterator[None]:
+    """Set attributes of an explainer for the block, and set them back after it.
+
+    Raises:
+        ValueError: If the explainer has no such attribute.
+    """
+    if unknown := [name for name in values if not hasattr(explainer, name)]:
+        raise ValueError(f"{type(explainer).__name__} has no setting {unknown[0]!r}")
+    before = {name: getattr(explainer, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(explainer, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(explainer, name, value)
+
+
+class MapSimilarity(PerImageMetric):
+    """Likeness of the maps of one image under several seeds or settings, averaged over all pairs.
+
+    SSIM with 5 x 5 windows, Pearson correlation of histograms of oriented gradients (16 x 16
+    cells), and Spearman correlation of the pixels; 1 is the same map.
+
+    Source: Agarwal & Nguyen, ACCV 2020, section 4.4, with scikit-image. Differs: masks are compared
+    as they are with data range 1; other maps are first divided by their largest magnitude, with
+    data range 2 (published: raw maps in [-1, 1], data range 2). A pair with a constant map has no
+    correlation, and is left out of HOG and Spearman.
+
+    A variant is a dict of settings, which are set as attributes of the explainer: that reaches what
+    `attribute` reads, not what was built by the init. A method without such a setting is missing.
+
+    Cost: one explanation a variant, less if a variant changes nothing.
+
+    Args:
+        seeds: Short for variants of the seed; the published run has five.
+        variants: Settings, such as `[{patch: 17}, {patch: 29}]`.
+
+    Raises:
+        ValueError: If not exactly one of the two is given, or it has less than two entries.
+    """
+
+    names = ("SSIM", "HOG", "Spearman")
+    needs = ("images", "targets", "maps", "explainer")
+
+    def __init__(
+        self, seeds: list[int] | None = None, variants: list[dict[str, Any]] | None = None
+    ) -> None:
+        super().__init__()
+        if (seeds is None) == (variants is None):
+            raise ValueError("give either seeds or variants")
+        self.variants = [{"seed": s} for s in seeds] if seeds is not None else list(variants or [])
+        if len(self.variants) < 2:
+            raise ValueError(f"expected at least two runs to compare, got {len(self.variants)}")
+
+    def score(
+        self, images: Tensor, targets: Tensor, maps: Tensor, explainer: Any
+    ) -> dict[str, Tensor]:
+        """Mean likeness (B,) over all pairs of runs on images (B, 3, H, W)."""
+        if any(not hasattr(explainer, name) for v in self.variants for name in v):
+            return {name: torch.full((len(maps),), torch.nan) for name in self.names}
+        runs = []
+        for variant in self.variants:
+            same = all(getattr(explainer, name) == value for name, value in variant.items())
+            with changed(explainer, variant):
+                runs.append(exact(maps if same else explainer.attribute(images, targets)))
+        if not explainer.is_mask:
+            runs = [run / _magnitude(run) for run in runs]
+        features, ranks = [hog(run) for run in runs], [_ranks(run) for run in runs]
+        pairs = list(itertools.combinations(range(len(runs)), 2))
+        data_range = 1.0 if explainer.is_mask else 2.0
+        found = (
+            [ssim(runs[i], runs[j], data_range) for i, j in pairs],
+            [torch.from_numpy(pearson(features[i], features[j])) for i, j in pairs],
+            [torch.from_numpy(pearson(ranks[i], ranks[j])) for i, j in pairs],
+        )
+        return {
+            name: torch.stack(values).nanmean(dim=0)
+            for name, values in zip(self.names, found, strict=True)
+        }
+
+
+def _magnitude(maps: Tensor) -> Tensor:
+    largest = maps.abs().amax(dim=(1, 2), keepdim=True)
+    return largest.where(largest > 0, 1.0)
