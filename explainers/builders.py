@@ -73,7 +73,7 @@ def load_weights(network: nn.Module, path: str, new_head: bool = False) -> None:
 
 
 def read_state(path: str) -> dict[str, Tensor]:
-    """The state dict in a .safetensors, .pth or .pt file, without a wrapper's "module." prefix.
+    """The state dict in a .safetensors, .pth or .pt file, or in a `Classifier`'s .ckpt.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -82,6 +82,8 @@ def read_state(path: str) -> dict[str, Tensor]:
         raise FileNotFoundError(
             f"weights file {path!r} does not exist; relative paths start at the working directory"
         )
+    if path.endswith(".ckpt"):
+        return read_classifier(path)[1]
     if path.endswith(".safetensors"):
         from safetensors.torch import load_file
 

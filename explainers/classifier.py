@@ -96,6 +96,7 @@ class Classifier(LightningModule):
         self.head = list(head) if head else None
         if self.head:
             _restart_head(self.network, self.head)
+            self.train()
         self.metrics = nn.ModuleDict(
             {f"{stage}_": metrics(num_classes, multi_label) for stage in ("val", "test")}
         )

@@ -20,7 +20,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from explainers.base import Explainer
 from explainers.classifier import Classifier
 
-
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 

@@ -145,7 +145,7 @@ class Explanandum(nn.Module):
         """Images (B, 3, H, W) in [0, 1] -> the classifier's input space."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
-        # Planes of mean and std in the images' own memory layout: broadcasting them is 3 times slower.
+        # In the images' own memory layout: broadcasting (1, 3, 1, 1) is three times slower.
         plane = torch.zeros_like(images[:1])
         return (images - (plane + self.mean)).div_(plane + self.std)
 

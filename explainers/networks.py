@@ -19,6 +19,7 @@ class DeepLabV3(nn.Module):
             segmentation-models-pytorch ("resnet18", "tu-<timm name>").
         pretrained: Download ImageNet weights of the backbone.
         backbone_weights: Or start it from a local file of a classifier with the same backbone.
+        freeze_backbone: Train the decoder alone, on the backbone's features as they are.
         decoder_channels: Width of the decoder; for segmentation-models-pytorch only.
         atrous_rates: Dilations of the decoder; for segmentation-models-pytorch only.
         output_stride: 8 as published, or 16 for cheaper, coarser maps; for
@@ -34,6 +35,7 @@ class DeepLabV3(nn.Module):
         backbone: str = "torchvision/resnet50",
         pretrained: bool = False,
         backbone_weights: str | None = None,
+        freeze_backbone: bool = False,
         decoder_channels: int = 256,
         atrous_rates: tuple[int, int, int] = (12, 24, 36),
         output_stride: Literal[8, 16] = 8,
@@ -76,6 +78,16 @@ class DeepLabV3(nn.Module):
             )
         if backbone_weights is not None:
             _load_backbone(self.encoder, backbone_weights)
+        self.freeze_backbone = freeze_backbone
+        self.encoder.requires_grad_(not freeze_backbone)
+        self.train()
+
+    def train(self, mode: bool = True) -> "DeepLabV3":
+        """Train mode; a frozen backbone stays in eval mode."""
+        super().train(mode)
+        if self.freeze_backbone:
+            self.encoder.eval()
+        return self
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised inputs (B, 3, H, W) -> class logits (B, C, h, w)."""

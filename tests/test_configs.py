@@ -43,8 +43,9 @@ def test_config_parses(path):
         files.append("configs/data/shapes.yaml")
     if path.parts[1] == "papers" and "explanandum:" not in path.read_text():
         files.append("configs/explananda/efficientnet_lite0_voc.yaml")
-    if path.name in ("evaluate.yaml", "trainer.yaml"):
+    scoring = path.name in ("evaluate.yaml", "compare.yaml", "compare_shapes.yaml")
+    if scoring or path.name == "trainer.yaml":
         files = ["configs/methods/random.yaml", *BASE["methods"], *files]
-    cli, command = (ParseEvaluate, "test") if path.name == "evaluate.yaml" else (ParseTrain, "fit")
+    cli, command = (ParseEvaluate, "test") if scoring else (ParseTrain, "fit")
     with pytest.raises(Parsed):
         cli([command, *(word for file in files for word in ("-c", file))])

@@ -19,7 +19,9 @@ def test_files_named_in_commands_exist():
 
 
 def test_quickstart_and_tests_are_one_line_each():
-    assert any("pip install" in c and "train.py fit" in c and "evaluate.py test" in c for c in COMMANDS)
+    assert any(
+        "pip install" in c and "train.py fit" in c and "evaluate.py test" in c for c in COMMANDS
+    )
     assert any("pip install" in c and "pytest" in c for c in COMMANDS)
 
 

@@ -59,13 +59,23 @@ def describe_run(
             for name, method in explainers.items()
         },
         "columns": [*dict.fromkeys(columns), "seconds"],
-        "metrics": {type(metric).__name__: arguments(metric) for metric in metrics},
+        "metrics": {
+            # one class may serve several times, with other columns
+            f"{type(metric).__name__}"
+            + (f" {metric.names[0]}" if repeated(metric, metrics) else ""): arguments(metric)
+            for metric in metrics
+        },
         "explanandum": {
             "name": explanandum_name(explanandum),
             "weights": fingerprint(explanandum),
             "classes": explanandum.classes,
         },
     }
+
+
+def repeated(metric: PerImageMetric, metrics: Sequence[PerImageMetric]) -> bool:
+    """Whether another of the metrics is of the same class."""
+    return sum(type(other) is type(metric) for other in metrics) > 1
 
 
 def describe(explainer: Explainer) -> dict[str, Any]:

@@ -30,7 +30,9 @@ class DeepLabExplainer(LearnedExplainer):
         backbone: See `networks.DeepLabV3`.
         pretrained: Start the backbone from ImageNet weights (the released code does, though the
             paper says "from scratch").
-        backbone_weights: Or from a local file of a classifier with the same backbone.
+        backbone_weights: Or from a local file of a classifier with the same backbone, such as the
+            explanandum's own: then class-specific masks take far fewer steps.
+        freeze_backbone: Train the decoder alone: for few images or little time.
         decoder_channels: Width of the decoder (not for torchvision's backbones).
         atrous_rates: Dilations of the decoder (not for torchvision's backbones); smaller for small
             images.
@@ -60,6 +62,7 @@ class DeepLabExplainer(LearnedExplainer):
         backbone: str = "torchvision/resnet50",
         pretrained: bool = False,
         backbone_weights: str | None = None,
+        freeze_backbone: bool = False,
         decoder_channels: int = 256,
         atrous_rates: list[int] | None = None,
         output_stride: Literal[8, 16] = 8,
@@ -83,6 +86,7 @@ class DeepLabExplainer(LearnedExplainer):
             backbone,
             pretrained,
             backbone_weights,
+            freeze_backbone,
             decoder_channels,
             (rates[0], rates[1], rates[2]),
             output_stride,

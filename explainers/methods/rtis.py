@@ -29,7 +29,9 @@ class RTIS(LearnedExplainer):
         explanandum: The frozen classifier to explain.
         backbone: See `networks.DeepLabV3`.
         pretrained: Start the backbone from ImageNet weights.
-        backbone_weights: Or from a local file of a classifier with the same backbone.
+        backbone_weights: Or from a local file of a classifier with the same backbone, such as the
+            explanandum's own: then class-specific masks take far fewer steps.
+        freeze_backbone: Train the decoder alone: for few images or little time.
         decoder_channels: Width of the decoder (not for torchvision's backbones).
         atrous_rates: Dilations of the decoder (not for torchvision's backbones).
         output_stride: 8 as published, or 16 for cheaper, coarser maps (not for torchvision's
@@ -52,6 +54,7 @@ class RTIS(LearnedExplainer):
         backbone: str = "torchvision/resnet50",
         pretrained: bool = False,
         backbone_weights: str | None = None,
+        freeze_backbone: bool = False,
         decoder_channels: int = 256,
         atrous_rates: list[int] | None = None,
         output_stride: Literal[8, 16] = 8,
@@ -71,6 +74,7 @@ class RTIS(LearnedExplainer):
             backbone,
             pretrained,
             backbone_weights,
+            freeze_backbone,
             decoder_channels,
             (rates[0], rates[1], rates[2]),
             output_stride,
