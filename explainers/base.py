@@ -2,7 +2,6 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from explainers import masking
+from explainers import builders, masking
 from explainers.explanandum import Explanandum
 
 
@@ -148,9 +147,7 @@ class Explainer(LightningModule, ABC):
             ValueError: If the explanandum was a module of your own and is not passed.
         """
         if explanandum is None:
-            config = torch.load(checkpoint_path, map_location="cpu", weights_only=True)[
-                "explanandum"
-            ]
+            config = builders.read_checkpoint(checkpoint_path)["explanandum"]
             if config["model"] is None:
                 raise ValueError(
                     f"{checkpoint_path} explains a module of your own, which it cannot rebuild: "
@@ -270,9 +267,7 @@ def load(path: str, map_location: Any = None, explanandum: Explanandum | None = 
 
 def class_path(path: str) -> str:
     """Import path of the explainer class in a checkpoint file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path!r} does not exist")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = builders.read_checkpoint(path)
     if "class_path" not in checkpoint or "explanandum" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of an explainer")
     return str(checkpoint["class_path"])

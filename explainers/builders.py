@@ -1,6 +1,7 @@
 """Plain classifiers by name, their weights, and what their libraries say of their input."""
 
 import importlib
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,24 @@ def _build_torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> n
 def load_weights(network: nn.Module, path: str, new_head: bool = False) -> None:
     """Load a state dict file into a network; half precision is widened."""
     _load_state(network, read_state(path), new_head, source=path)
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """A Lightning checkpoint on the CPU, plain types and tensors only.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path!r} does not exist")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is not a checkpoint") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is not a checkpoint")
+    return checkpoint
 
 
 def read_state(path: str) -> dict[str, Tensor]:
@@ -152,11 +171,7 @@ def read_classifier(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is something else.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"classifier checkpoint {path!r} does not exist; configs/classifiers trains some"
-        )
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(path)
     hparams = checkpoint.get("hyper_parameters", {})
     state = {
         name.removeprefix("network."): value

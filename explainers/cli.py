@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from explainers import builders
 from explainers.base import Explainer
 from explainers.classifier import Classifier
 
@@ -87,12 +88,20 @@ class EvaluateCLI(CLI):
         super().instantiate_classes()
         if path := self._get(self.config_init, "ckpt_path"):
             # Not left to the trainer, which would restore the fit's callbacks and loops as well.
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = builders.read_checkpoint(path)
             self.model.on_load_checkpoint(checkpoint)
             self.model.load_state_dict(checkpoint["state_dict"])
             self.config_init[self.subcommand]["ckpt_path"] = None
+        found: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = {type(callback).__name__ for callback in found}
+        if self.subcommand == "predict" and "SaveMaps" not in callbacks:
+            raise ValueError("nothing would be written: add -c configs/evaluate.yaml (SaveMaps)")
         if self.subcommand == "validate" and isinstance(self.model, Explainer):
             subject = self.model.explanandum
+            if (count := self.datamodule.num_classes) != subject.num_classes:
+                raise ValueError(
+                    f"the data have {count} classes, the explanandum {subject.num_classes}"
+                )
             self.model = Classifier(
                 subject, subject.num_classes, subject.multi_label, mean=[0.0] * 3, std=[1.0] * 3
             )
@@ -106,9 +115,7 @@ def model_config(path: str) -> dict[str, Any]:
         ValueError: If it is no checkpoint of an explainer, or of one whose explanandum cannot be
             rebuilt.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"checkpoint {path!r} does not exist")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = builders.read_checkpoint(path)
     if "explanandum" not in checkpoint:
         raise ValueError(
             f"{path} is not a checkpoint of an explainer; name a classifier as the explanandum"
@@ -144,9 +151,13 @@ def one_line(error: Exception, program: str) -> str:
     message = " ".join(told or lines)
     if 'expected "subcommand"' in message:
         message += f" Try: python {program} <subcommand> -c configs/quickstart.yaml; or --help"
-    elif found := re.search(r"class_path '([\w.]+)'.*Option '(\w+)' is not accepted", message):
+    elif found := re.search(r".*class_path '([\w.]+)'.*Option '(\w+)' is not accepted", message):
         module, _, name = found[1].rpartition(".")
         message += _nearest(found[2], getattr(importlib.import_module(module), name))
+    elif "required: explanandum" in message:
+        message += " (the classifier to explain: add a file of configs/explananda)"
+    elif message.endswith(".model"):
+        message += " (give --ckpt_path FILE, or a file of configs/methods)"
     elif found := re.search(r"does not accept option 'trainer\.(\w+)", message):
         message += _nearest(found[1], Trainer)
     elif found := re.search(r"does not accept option '(\w+)", message):
@@ -169,6 +180,10 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
     torch.set_float32_matmul_precision("high")
     try:
         cli(args)
+    except ModuleNotFoundError as error:
+        extra = "pip install 'learned-explainers[baselines]'" if error.name == "captum" else ""
+        print(f"error: {error}; {extra or 'is its folder on PYTHONPATH?'}", file=sys.stderr)
+        return 2
     except (argparse.ArgumentError, FileNotFoundError, ValueError, TypeError) as error:
         print(f"error: {one_line(error, Path(sys.argv[0]).name)}", file=sys.stderr)
         return 2

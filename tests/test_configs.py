@@ -39,7 +39,7 @@ def test_config_parses(path):
     files = [str(path), *BASE.get(family, [])]
     if family in ("explananda", "data"):
         files.insert(0, "configs/methods/deeplab.yaml")
-    if path.parts[1] == "papers" and "data:" not in path.read_text():
+    if path.parts[1] in ("papers", "classifiers") and "data:" not in path.read_text():
         files.append("configs/data/shapes.yaml")
     if path.parts[1] == "papers" and "explanandum:" not in path.read_text():
         files.append("configs/explananda/efficientnet_lite0_voc.yaml")

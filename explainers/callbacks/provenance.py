@@ -107,5 +107,5 @@ def data_name(trainer: Trainer) -> str:
     """Name of the data module, or of the test data set without one."""
     if (data := getattr(trainer, "datamodule", None)) is not None:
         return type(data).__name__
-    loader: Any = trainer.test_dataloaders
+    loader: Any = trainer.test_dataloaders or trainer.predict_dataloaders
     return type(getattr(loader, "dataset", loader)).__name__

@@ -1,17 +1,21 @@
 """Explanations of a folder of images as files."""
 
+import json
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from explainers.base import Explainer
 from explainers.callbacks import drawing
 from explainers.callbacks.batches import take
 from explainers.callbacks.measure import unit
+from explainers.callbacks.provenance import data_name, describe, fingerprint
+from explainers.callbacks.scorefile import differences, write_atomically
 
 
 class SaveMaps(Callback):
@@ -31,6 +35,30 @@ class SaveMaps(Callback):
         super().__init__()
         self.output_dir = output_dir
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a folder of another method's, classifier's or data's maps."""
+        if not isinstance(pl_module, Explainer):
+            raise ValueError(
+                f"SaveMaps writes the maps of an Explainer, got {type(pl_module).__name__}"
+            )
+        data = getattr(trainer, "datamodule", None)
+        settings = {
+            "method": {**describe(pl_module), "weights": fingerprint(pl_module)},
+            "data": {"name": data_name(trainer), "root": str(getattr(data, "root", ""))},
+            "image_size": getattr(data, "image_size", None),
+        }
+        settings = json.loads(json.dumps(settings))
+        path = Path(self.output_dir) / "settings.json"
+        if path.exists() and (found := differences(json.loads(path.read_text()), settings)):
+            raise ValueError(
+                f"{self.output_dir} holds the maps of another run: {'; '.join(found[:3])}. "
+                "Give SaveMaps another output_dir, or delete that folder"
+            )
+        if trainer.is_global_zero:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(settings, indent=2))
+        rank_zero_info(f"maps go to {self.output_dir}; images that have one are skipped")
+
     def on_predict_batch_start(
         self,
         trainer: Trainer,
@@ -40,10 +68,6 @@ class SaveMaps(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Take out the images that are done."""
-        if not isinstance(pl_module, Explainer):
-            raise ValueError(
-                f"SaveMaps writes the maps of an Explainer, got {type(pl_module).__name__}"
-            )
         rows = [
             row for row, name in enumerate(batch["name"]) if not self._path(name, ".npy").exists()
         ]

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -90,7 +92,8 @@ def test_saved_maps_mirror_the_names_and_are_not_made_twice(tmp_path):
         path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")
     )
     endings = ("heat.png", "npy", "overlay.png")
-    assert files == [f"folder/{i}.jpg.{ending}" for i in range(3) for ending in endings]
+    expected = [f"folder/{i}.jpg.{ending}" for i in range(3) for ending in endings]
+    assert files == [*expected, "settings.json"]
     saved = np.load(tmp_path / "out" / "folder" / "2.jpg.npy")
     assert saved.dtype == np.float32
     np.testing.assert_array_equal(saved, 3 * planted.quadrant_masks(*SIZE)[2].numpy())
@@ -122,3 +125,15 @@ def test_pictures_reach_weights_and_biases_offline(tmp_path, monkeypatch):
     )
     assert seen[0]["key"] == "test/maps"
     assert seen[0]["images"][0].dtype == np.uint8
+
+
+def test_maps_of_another_run_are_refused(tmp_path):
+    """An old model's maps must not pass for a new one's."""
+    save = SaveMaps(str(tmp_path))
+    run = SimpleNamespace(
+        datamodule=SimpleNamespace(root="photos", image_size=[8, 8]), is_global_zero=True
+    )
+    save.on_predict_start(run, Constant(planted.explanandum(), 0.5))
+    save.on_predict_start(run, Constant(planted.explanandum(), 0.5))
+    with pytest.raises(ValueError, match=r"value was 0\.5, is 1\.0.*another output_dir"):
+        save.on_predict_start(run, Constant(planted.explanandum(), 1.0))
