@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.interpolate import LinearNDInterpolator
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from explainers.explanandum import Explanandum
@@ -155,7 +156,8 @@ class InformationCurves(PerImageMetric):
         pictures = images.mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         relevance = maps.detach().cpu().numpy()
         classes = targets.int().argmax(dim=1).tolist()
-        with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as pool:
+        # BLAS threads would only wait for each other over systems of three equations.
+        with threadpool_limits(1), ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as pool:
             values = torch.from_numpy(self._curves(pool, pictures, relevance, classes, explanandum))
         return {"AIC": values[:, 0], "SIC": values[:, 1]}
 
