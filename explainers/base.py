@@ -163,6 +163,7 @@ class LearnedExplainer(Explainer):
     """An explainer with a network that is trained once and then explains in one forward pass.
 
     Subclasses return their named, weighted loss terms; one step serves training and validation.
+    A batch without `target` (unlabelled photographs) is given the explanandum's own prediction.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -206,8 +207,9 @@ class LearnedExplainer(Explainer):
         return self._step(batch, "val", batch_idx)
 
     def _step(self, batch: dict[str, Any], stage: str, step: int) -> Tensor:
-        if "target" in batch:
-            self.check_inputs(batch["image"], batch["target"])
+        if "target" not in batch:
+            batch = {**batch, "target": self.explanandum.predict(batch["image"])}
+        self.check_inputs(batch["image"], batch["target"])
         seed = hash((self.seed, step, self.global_rank)) & (2**63 - 1)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # for the network's dropout

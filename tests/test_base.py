@@ -180,6 +180,19 @@ class Shapes4(Shapes):
         return batch | {"target": batch["target"][:, :4]}
 
 
+def test_unlabelled_images_are_trained_on_the_predicted_classes():
+    explainer = Recorded(planted.explanandum(), **SMALL)
+    explainer.log_dict = explainer.log = lambda *args, **kwargs: None  # there is no trainer
+    images = planted.scenes(4)[0]
+    predicted = explainer.explanandum.predict(images)
+    losses = [
+        explainer._step(batch, "val", 0).item()
+        for batch in ({"image": images}, {"image": images, "target": predicted})
+    ]
+    other = explainer._step({"image": images, "target": predicted.roll(1, 1)}, "val", 0).item()
+    assert losses[0] == losses[1] != other
+
+
 def test_batch_norm_of_the_classifier_sleeps_through_a_fit(tmp_path, classifier_file):
     explainer = RTIS(Explanandum(str(classifier_file)), **SMALL)
     before = {name: value.clone() for name, value in explainer.explanandum.state_dict().items()}
