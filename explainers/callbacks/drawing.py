@@ -55,7 +55,7 @@ def sheet(
     figure = Figure(
         figsize=(cell * width, (cell + 0.25) * len(rows)), dpi=100, layout="constrained"
     )
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), width, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
@@ -63,9 +63,8 @@ def sheet(
         for ax, shown, title in zip(line, pictures, words, strict=False):
             ax.imshow(shown)
             ax.set_title(title, fontsize=7)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels: Any = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-    return np.asarray(pixels)[..., :3].copy()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def save(shown: Picture, path: Path) -> None:

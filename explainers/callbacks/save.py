@@ -37,13 +37,10 @@ class SaveMaps(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a folder of another method's, classifier's or data's maps."""
-        if not isinstance(pl_module, Explainer):
-            raise ValueError(
-                f"SaveMaps writes the maps of an Explainer, got {type(pl_module).__name__}"
-            )
+        explainer = _explainer(pl_module)
         data = getattr(trainer, "datamodule", None)
         settings = {
-            "method": {**describe(pl_module), "weights": fingerprint(pl_module)},
+            "method": {**describe(explainer), "weights": fingerprint(explainer)},
             "data": {"name": data_name(trainer), "root": str(getattr(data, "root", ""))},
             "image_size": getattr(data, "image_size", None),
         }
@@ -84,10 +81,9 @@ class SaveMaps(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the files of the batch, the map last: where it is, the others are."""
-        assert isinstance(pl_module, Explainer)
         maps = outputs["maps"].detach().float()
         for name, image, values, shown in zip(
-            batch["name"], batch["image"], maps, unit(pl_module, maps), strict=True
+            batch["name"], batch["image"], maps, unit(_explainer(pl_module), maps), strict=True
         ):
             if not self._path(name, ".npy").exists():
                 drawing.save(drawing.heat(shown), self._path(name, ".heat.png"))
@@ -98,6 +94,12 @@ class SaveMaps(Callback):
         """File of an image, inside the folder whatever its name says."""
         parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
         return Path(self.output_dir, *parts[:-1], parts[-1] + ending)
+
+
+def _explainer(module: LightningModule) -> Explainer:
+    if not isinstance(module, Explainer):
+        raise ValueError(f"SaveMaps writes the maps of an Explainer, got {type(module).__name__}")
+    return module
 
 
 def _save_array(values: NDArray[np.float32], path: Path) -> None:

@@ -57,6 +57,10 @@ class Score(Callback):
         output_dir: Run folder; None takes the logger's, or runs/score without a logger.
         bootstrap: Resamples of the 95 % intervals.
         panels: Images on the comparison sheet; 0 draws none.
+        one_by_one: Explain and score images one at a time, so that resuming, the batch size and
+            the number of processes change no bit: what most classifiers say of an image depends,
+            in its last bits, on how many others are in the batch. None does so on the CPU, which
+            gains little from whole batches.
 
     Raises:
         ValueError: If a name occurs twice or a number is out of range.
@@ -73,6 +77,7 @@ class Score(Callback):
         output_dir: str | None = None,
         bootstrap: int = 1000,
         panels: int = 8,
+        one_by_one: bool | None = None,
     ) -> None:
         super().__init__()
         if bootstrap < 1 or panels < 0:
@@ -95,6 +100,7 @@ class Score(Callback):
         self.metrics = default_metrics() if metrics is None else list(metrics)
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
+        self.one_by_one = one_by_one
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Build all methods on the module's device."""
@@ -110,6 +116,8 @@ class Score(Callback):
             )
         moved = {name: method.to(pl_module.device).eval() for name, method in others.items()}
         self._explainers: dict[str, Explainer] = {own: pl_module, **moved}
+        on_cpu = pl_module.device.type == "cpu"
+        self._alone = on_cpu if self.one_by_one is None else self.one_by_one
         folder = trainer.log_dir if trainer.loggers else None
         self._folder = Path(self.output_dir or folder or "runs/score")
         self._file: ScoreFile | None = None
@@ -169,10 +177,12 @@ class Score(Callback):
         rows = [
             row for row, index in enumerate(batch["index"].tolist()) if index not in self._file.done
         ]
-        if not rows:
-            return
-        batch = take(batch, rows)
-        inputs = self._inputs(pl_module, batch)
+        size = 1 if self._alone else max(1, len(rows))
+        for start in range(0, len(rows), size):
+            self._score(trainer, self._file, take(batch, rows[start : start + size]))
+
+    def _score(self, trainer: Trainer, file: ScoreFile, batch: dict[str, Any]) -> None:
+        inputs = self._inputs(batch)
         records: list[dict[str, Any]] = []
         maps = {}
         for name, explainer in self._explainers.items():
@@ -188,28 +198,29 @@ class Score(Callback):
                 "index": int(batch["index"][record["row"]]),
                 "name": batch["name"][record["row"]],
             }
-        self._file.append(
-            sorted(records, key=lambda record: record["row"])
-        )  # stable: an image's rows come together
+        # stable: an image's rows come together
+        file.append(sorted(records, key=lambda record: record["row"]))
         if trainer.is_global_zero:
             self._draw(trainer, batch, maps)
 
-    def _inputs(self, pl_module: LightningModule, batch: dict[str, Any]) -> dict[str, Any]:
-        assert isinstance(pl_module, Explainer)
-        logits = pl_module.explanandum(batch["image"])
-        targets = choose_targets(
-            self.target, logits, batch.get("target"), pl_module.explanandum.multi_label
-        )
+    def _inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        explanandum = self._explanandum()
+        logits = explanandum(batch["image"])
         inputs = {
             "images": batch["image"],
             "logits": logits,
-            "targets": targets,
-            "explanandum": pl_module.explanandum,
+            "targets": choose_targets(
+                self.target, logits, batch.get("target"), explanandum.multi_label
+            ),
+            "explanandum": explanandum,
         }
         inputs |= {
             need: batch[key] for need, key in DATA_KEYS.items() if key in batch and need != "mask"
         }
         return inputs | ({"masks": batch["mask"]} if "mask" in batch else {})
+
+    def _explanandum(self) -> Explanandum:
+        return next(iter(self._explainers.values())).explanandum
 
     def _draw(
         self,
@@ -248,9 +259,8 @@ class Score(Callback):
 
     def _report(self, trainer: Trainer, file: ScoreFile) -> None:
         rows = file.merge()
-        explanandum = next(iter(self._explainers.values())).explanandum
         summary = {
-            "explanandum": explanandum_name(explanandum),
+            "explanandum": explanandum_name(self._explanandum()),
             "data": data_name(trainer),
             **summarize(rows, self._used, file.methods, self.bootstrap),
             "versions": versions(),

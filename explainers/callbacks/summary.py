@@ -53,36 +53,37 @@ def summarize(
         bootstrap: Number of resamples of the intervals.
 
     Returns:
-        `images` (their number), `methods` {name: {figure: mean, ci95, n, higher_is_better}} and
-        `paired` tests of the figures that are plain means. What is missing is None.
+        `images` (their number), `methods` {name: {figure: mean, ci95, n, higher_is_better}}, where
+        n counts the images that the figure is about, and `paired` tests of the figures that are
+        means over images. What is missing is None.
     """
     count, columns = columns_by_method(rows, methods)
-    figures: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {method: {} for method in methods}
+    averaged: dict[str, dict[str, statistics.Array]] = {}
     for method in methods:
-        figures[method] = {}
         for metric in metrics:
-            figures[method] |= _figures(metric, columns[method], bootstrap)
-    plain = [name for metric in metrics for name in metric.reports if name in metric.names]
-    table = {name: {method: columns[method][name] for method in methods} for name in plain if count}
+            own = {name: columns[method].get(name, np.empty(0)) for name in metric.names}
+            figures[method] |= _figures(metric, own, bootstrap)
+            for name, values in metric.averaged(own).items():
+                averaged.setdefault(name, {})[method] = values
     return {
         "images": count,
         "methods": figures,
-        "paired": statistics.paired_wilcoxon(table, methods[0]),
+        "paired": statistics.paired_wilcoxon(averaged, methods[0]),
     }
 
 
-def _figures(metric: PerImageMetric, columns: statistics.Columns, bootstrap: int) -> dict[str, Any]:
-    own = {name: columns.get(name, np.empty(0)) for name in metric.names}
+def _figures(metric: PerImageMetric, own: statistics.Columns, bootstrap: int) -> dict[str, Any]:
     plain = type(metric).aggregate is PerImageMetric.aggregate
     values = metric.aggregate(own)
     intervals = statistics.bootstrap_ci(own, None if plain else metric.aggregate, n=bootstrap)
-    known = ~np.isnan(np.stack(list(own.values())))
-    counts = dict(zip(metric.names, known.sum(axis=1).tolist(), strict=True)) if plain else {}
+    some = int((~np.isnan(np.stack(list(own.values())))).any(axis=0).sum())
+    counts = {name: int((~np.isnan(v)).sum()) for name, v in metric.averaged(own).items()}
     return {
         name: {
             "mean": _number(values[name]),
             "ci95": [_number(bound) for bound in intervals[name]],
-            "n": counts.get(name, int(known.any(axis=0).sum())),
+            "n": counts.get(name, some),
             "higher_is_better": metric.direction(name),
         }
         for name in metric.reports
@@ -96,18 +97,26 @@ def _number(value: float) -> float | None:
 def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
     """Aligned Markdown table of methods and figures: mean and half the width of the 95 % interval.
 
+    "≈" is what the paired test does not tell apart from the first method.
+
     Args:
         summary: See `summarize`.
         marked: Methods that get a star.
     """
     methods = summary["methods"]
-    figures = next(iter(methods.values()))
+    main, figures = next(iter(methods.items()))
+    unclear = {
+        (t["b"], t["metric"]) for t in summary["paired"] if t["a"] == main and t["p"] >= 0.05
+    }
     head = [
         "method",
         *(f"{name} {'↑' if f['higher_is_better'] else '↓'}" for name, f in figures.items()),
     ]
     body = [
-        [f"{name}{' *' if name in marked else ''}", *map(_cell, row.values())]
+        [
+            f"{name}{' *' if name in marked else ''}",
+            *(_cell(f) + " ≈" * ((name, figure) in unclear) for figure, f in row.items()),
+        ]
         for name, row in methods.items()
     ]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
@@ -119,7 +128,9 @@ def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
         ]
         for cells in (head, rule, *body)
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    note = f"≈ not told apart from {main}: paired Wilcoxon, Holm-corrected over the rows, p >= 0.05"
+    return f"{text}\n\n{note}" if unclear else text
 
 
 def _cell(figure: dict[str, Any]) -> str:

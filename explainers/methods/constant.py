@@ -85,6 +85,7 @@ class GroundTruth(Explainer):
     """
 
     is_mask = True
+    needs = ("masks",)
 
     def feed(self, images: Tensor, masks: Tensor) -> None:
         """Remember the class masks (B, K, H, W) bool of images (B, 3, H, W) until the next call."""

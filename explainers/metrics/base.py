@@ -23,6 +23,10 @@ class PerImageMetric(Metric):
     (what the image shows), `logits` and `masked_logits` (B, K) of the images and of the images kept
     under the maps, `explanandum`, `explainer`, and `seconds` (B,). Every metric may be handed all
     of them and takes its share.
+
+    An image's values do not depend on the other images, but for the last bits of what most
+    classifiers say, which depend on the size of the batch: updates with one image each give the
+    same bits in any order and on any number of processes.
     """
 
     names: tuple[str, ...] = ()  # columns, one value an image each
@@ -34,8 +38,11 @@ class PerImageMetric(Metric):
     wants_unit_maps = (
         False  # True: maps must lie in [0, 1], so those that are not masks get min-maxed before
     )
+    # torchmetrics knows only one figure a metric, hence one direction
     higher_is_better: bool | dict[str, bool] = True  # type: ignore[assignment]
     full_state_update = False
+    index: list[Tensor]  # one tensor instead of a list while processes are synchronised
+    values: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,24 +107,22 @@ class PerImageMetric(Metric):
 
     def add(self, index: Tensor, values: Tensor) -> None:
         """Keep values (B, len(names)) of rows `index` (B, 2): image, and class or -1 if merged."""
-        rows: Any = self.index
-        rows.append(index.to(self.device, torch.int64))
-        columns: Any = self.values
-        columns.append(values.to(self.device, torch.float64))
+        self.index.append(index.to(self.device, torch.int64))
+        self.values.append(values.to(self.device, torch.float64))
         self._computed, self._update_count = None, max(1, self._update_count)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather all processes' rows; one that saw no image joins in with none."""
-        if not len(self.index):  # type: ignore[arg-type]
+        if not len(self.index):
             self.add(torch.empty(0, 2), torch.empty(0, len(self.names)))
         super().sync(*args, **kwargs)
 
     def per_image(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
         """Distinct (image, class) rows (N, 2) in order, and each column (N,)."""
-        if not len(self.index):  # type: ignore[arg-type]
+        if not len(self.index):
             return np.empty((0, 2), dtype=np.int64), {name: np.empty(0) for name in self.names}
-        index = dim_zero_cat(self.index).cpu().numpy()  # type: ignore[arg-type]
-        values = dim_zero_cat(self.values).cpu().numpy()  # type: ignore[arg-type]
+        index = dim_zero_cat(self.index).cpu().numpy()
+        values = dim_zero_cat(self.values).cpu().numpy()
         order = np.lexsort(
             (*values.T[::-1], index[:, 1], index[:, 0])
         )  # the values decide between repeated rows
@@ -131,6 +136,13 @@ class PerImageMetric(Metric):
     def aggregate(self, values: statistics.Columns) -> dict[str, float]:
         """Figures from per-image columns (N,): the means of the known values, if not overridden."""
         return {name: statistics.nan_mean(values[name]) for name in self.names}
+
+    def averaged(self, values: statistics.Columns) -> statistics.Columns:
+        """Per-image values (N,) of each figure that is the mean of such values, from the columns.
+
+        Figures of the whole data, such as a ratio of sums, have none and cannot be tested in pairs.
+        """
+        return {name: values[name] for name in self.reports if name in self.names}
 
     def details(self, values: statistics.Columns) -> str:
         """Further lines for a printed report, from per-image columns (N,); none by default."""

@@ -69,6 +69,7 @@ class RISECurves(_CurveMetric):
     """
 
     names = ("InsertionAUC", "DeletionAUC", "Faithfulness")
+    # torchmetrics knows one direction a metric only; mypy compares with it, past PerImageMetric
     higher_is_better = {  # type: ignore[assignment]  # noqa: RUF012
         "InsertionAUC": True,
         "DeletionAUC": False,
@@ -128,6 +129,7 @@ class SLOCCurves(_CurveMetric):
     """
 
     names = ("POS", "NEG", "DEL", "INS", "NPD", "IDD")
+    # torchmetrics knows one direction a metric only; mypy compares with it, past PerImageMetric
     higher_is_better = {  # type: ignore[assignment]  # noqa: RUF012
         "POS": False,
         "NEG": True,

@@ -60,14 +60,17 @@ class _Thresholded(PerImageMetric):
 
     def aggregate(self, values: Columns) -> dict[str, float]:
         """The mean at the best alpha of the held-out images; NaN if a half has no value."""
+        return {name: nan_mean(column) for name, column in self.averaged(values).items()}
+
+    def averaged(self, values: Columns) -> Columns:
+        """Values (N,) at the best alpha of the held-out images, which are missing themselves."""
         if self.alpha is not None:
-            return super().aggregate(values)
-        table = np.stack([values[name] for name in self.names[:-1]])
-        tuning = values[self.names[-1]] == 1
-        means = np.array([nan_mean(row[tuning]) for row in table])
+            return super().averaged(values)
+        table, half = np.stack([values[n] for n in self.names[:-1]]), values[self.names[-1]]
+        means = np.array([nan_mean(row[half == 1]) for row in table])
         if np.isnan(means).all():
-            return {self.figure: float("nan")}
-        return {self.figure: nan_mean(table[np.nanargmin(means)][values[self.names[-1]] == 0])}
+            return {self.figure: np.full_like(half, np.nan)}
+        return {self.figure: np.where(half == 0, table[np.nanargmin(means)], np.nan)}
 
 
 class CropSaliency(_Thresholded):

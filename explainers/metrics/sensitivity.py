@@ -32,8 +32,8 @@ class AverageSensitivity(PerImageMetric):
     the classifier's normalised space (here radius times its std, images in [0, 1] may be left),
     both maps min-maxed, Frobenius norms. Differs: quantus scales maps by their largest magnitude
     and draws 200 times unless told otherwise; here every image gets the same draws. A constant map
-    is missing: it has no relative change; so is a method that is fed with the answer of each image
-    (GroundTruth), since nobody feeds it with noisy ones.
+    is missing: it has no relative change; so is a method that needs the object masks of each image
+    (GroundTruth), since noisy images come with none.
 
     Cost: `draws` explanations.
 
@@ -62,7 +62,7 @@ class AverageSensitivity(PerImageMetric):
         explainer: Any,
     ) -> dict[str, Tensor]:
         """Mean change (B,) of the maps (B, H, W) of images (B, 3, H, W)."""
-        if hasattr(explainer, "feed"):
+        if "masks" in explainer.needs:
             return {"AverageSensitivity": torch.full((len(maps),), torch.nan)}
         generator = torch.Generator().manual_seed(self.seed)
         clean, total = masking.minmax(maps), torch.zeros(len(maps), dtype=torch.float64)

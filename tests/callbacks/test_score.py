@@ -1,12 +1,8 @@
 import csv
 import json
 import math
-import multiprocessing
-import os
-import warnings
 
 import pytest
-import torch
 import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
@@ -15,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from explainers import Explainer
 from explainers.callbacks.score import SANITY, Score, default_metrics
 from explainers.callbacks.scorefile import read
-from explainers.callbacks.summary import summarize, table
+from explainers.callbacks.summary import summarize
 from explainers.methods.constant import CentredGaussian, Constant
 from explainers.metrics.classification import ClassSpecificity
 from explainers.metrics.localization import MAE, SoftIoU
@@ -158,9 +154,11 @@ def test_a_file_of_another_run_is_refused(tmp_path):
         run(tmp_path)
 
 
-def test_several_classes_merge_and_per_class_metrics_follow_each(tmp_path):
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_several_classes_merge_and_per_class_metrics_follow_each(tmp_path, one_by_one):
     data = Scenes(count=4, two=[1], batch_size=4)
-    rows = run(tmp_path, data, multi_label=True, sanity=False, metrics=[SoftIoU(), Mass()])
+    settings = {"multi_label": True, "sanity": False, "one_by_one": one_by_one}
+    rows = run(tmp_path, data, **settings, metrics=[SoftIoU(), Mass()])
     own = [(r["index"], r["target"]) for r in rows if r["method"] == "truth"]
     assert own == [("10", "0"), ("11", "1"), ("11", "1|2"), ("11", "2"), ("12", "2"), ("13", "3")]
     assert value(rows, "truth", 11, "SoftIoU", "1|2") == 1
@@ -171,7 +169,7 @@ def test_several_classes_merge_and_per_class_metrics_follow_each(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["methods"]["truth"]["Mass"]["n"] == summary["images"] == 4
     Truth.calls = 0
-    run(tmp_path, data, multi_label=True, sanity=False, metrics=[SoftIoU(), Mass()])
+    run(tmp_path, data, **settings, metrics=[SoftIoU(), Mass()])
     assert Truth.calls == 0
 
 
@@ -275,30 +273,6 @@ def test_the_logger_gets_the_means_and_names_the_folder(tmp_path):
     assert not (folder / "panels.png").exists()
 
 
-def spawn(rank, world, tmp_path):
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # Lightning advises against several devices for tests
-    os.environ |= {"WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29000 + os.getppid() % 1000)}
-    run(tmp_path, changes={"strategy": "ddp", "devices": world})
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_two_processes_write_what_one_writes(tmp_path):
-    whole = run(tmp_path / "one")
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=spawn, args=(rank, 2, tmp_path / "two")) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-        assert worker.exitcode == 0
-    rows = read(tmp_path / "two" / "scores.csv")
-    assert not list((tmp_path / "two").glob("scores-*"))
-    for a, b in zip(rows, whole, strict=True):
-        assert {**a, "seconds": 0} == {**b, "seconds": 0}
-
-
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # jsonargparse about LightningCLI
 def test_the_command_line_makes_factories_of_methods(tmp_path):
     config = {
@@ -348,14 +322,3 @@ def test_the_command_line_makes_factories_of_methods(tmp_path):
     assert wide.explanandum is cli.model.explanandum
     assert score.methods["noise"](cli.model.explanandum).seed == 0
     assert score.metrics[0].classes == [1, "cat"]
-
-
-def test_small_numbers_keep_a_digit_and_missing_ones_show_a_dash():
-    figure = {"ci95": [1e-5, 3e-5], "n": 2, "higher_is_better": False}
-    summary = {
-        "methods": {"a": {"t": {**figure, "mean": 2e-5}}, "b": {"t": {**figure, "mean": None}}}
-    }
-    assert table(summary).splitlines()[2:] == [
-        "| a      | 2e-05 ± 1e-05 |",
-        "| b      |             - |",
-    ]

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum
+from explainers import Explanandum, masking
 from explainers.metrics.faithfulness import CurveAUC, RISECurves, SLOCCurves
 from tests import planted
 
@@ -143,6 +143,19 @@ def test_draws_average_over_fills(tmp_path):
     assert len({round(s, 6) for s in singles}) == 2  # a black and a white picture
     drawn = measure(CurveAUC(**one, draws=5), IMAGE, MAP)["CurveAUC"]
     assert drawn == pytest.approx(sum(singles) / 5)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 3.0])
+def test_a_blur_of_any_width_fills(sigma):
+    explanandum, (images, targets) = planted.explanandum(), planted.scenes(2, (8, 8))
+    first_point = {"start": "fill", "steps": 2, "rule": "mean", "part": (0.0, 0.0)}
+    metric = CurveAUC(fill="blur", sigma=sigma, **first_point)
+    found = metric.measure(
+        images=images, maps=images.mean(1), targets=targets, explanandum=explanandum
+    )
+    blurred = masking.blur(images, int(8 * sigma) + 1, sigma, explanandum.mean)
+    expected = explanandum.probabilities(blurred)[targets]
+    torch.testing.assert_close(found["CurveAUC"].float(), expected)
 
 
 def test_an_inpainter_fills():
