@@ -15,6 +15,10 @@ from explainers import builders, masking
 from explainers.explanandum import Explanandum
 
 
+class NotDefinedError(ValueError):
+    """This method cannot explain this classifier; a comparison shows its figures as missing."""
+
+
 class Explainer(LightningModule, ABC):
     """Answers, for images and targets, which pixels made the explanandum decide.
 
@@ -28,7 +32,7 @@ class Explainer(LightningModule, ABC):
 
     is_mask = False  # True promises maps in [0, 1]; False promises only an order
     class_specific = True  # False: the map does not depend on the target
-    needs: tuple[str, ...] = ()  # of "features", "attention", "gradients"
+    needs: tuple[str, ...] = ()  # of "features", "attention", "gradients", "masks"
 
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__()
@@ -163,7 +167,8 @@ class LearnedExplainer(Explainer):
     """An explainer with a network that is trained once and then explains in one forward pass.
 
     Subclasses return their named, weighted loss terms; one step serves training and validation.
-    A batch without `target` (unlabelled photographs) is given the explanandum's own prediction.
+    A batch without `target` (unlabelled photographs) is given the explanandum's own prediction, if
+    the method `uses_targets` at all.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -172,6 +177,8 @@ class LearnedExplainer(Explainer):
             cosine to 0.
         seed: Seed of all randomness of the method.
     """
+
+    uses_targets = True  # False: the loss reads no batch["target"]
 
     def __init__(
         self,
@@ -207,9 +214,10 @@ class LearnedExplainer(Explainer):
         return self._step(batch, "val", batch_idx)
 
     def _step(self, batch: dict[str, Any], stage: str, step: int) -> Tensor:
-        if "target" not in batch:
-            batch = {**batch, "target": self.explanandum.predict(batch["image"])}
-        self.check_inputs(batch["image"], batch["target"])
+        if self.uses_targets:
+            if "target" not in batch:
+                batch = {**batch, "target": self.explanandum.predict(batch["image"])}
+            self.check_inputs(batch["image"], batch["target"])
         seed = hash((self.seed, step, self.global_rank)) & (2**63 - 1)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # for the network's dropout

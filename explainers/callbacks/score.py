@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from explainers.base import Explainer
+from explainers.base import Explainer, NotDefinedError
 from explainers.callbacks import drawing
 from explainers.callbacks.batches import TargetChoice, choose_targets, show, take
 from explainers.callbacks.measure import DATA_KEYS, measure
@@ -125,16 +125,18 @@ class Score(Callback):
 
     def _build(self, explanandum: Explanandum) -> dict[str, Explainer]:
         methods = {name: load_beside(explanandum, path) for name, path in self.checkpoints.items()}
-        methods |= {name: factory(explanandum) for name, factory in self.methods.items()}
+        self._undefined: list[str] = []
+        for name, factory in self.methods.items():
+            try:
+                methods[name] = factory(explanandum)
+            except NotDefinedError as error:
+                rank_zero_warn(f"{name} is left out: {error}")
+                self._undefined.append(name)
         if self.sanity:
-            methods |= {
-                f"constant_{s}": Constant(explanandum, v)
-                for s, v in (("0", 0.0), ("05", 0.5), ("1", 1.0))
-            }
-            methods |= {
-                "random": Random(explanandum),
-                "centred_gaussian": CentredGaussian(explanandum),
-            }
+            for name, value in (("0", 0.0), ("05", 0.5), ("1", 1.0)):
+                methods[f"constant_{name}"] = Constant(explanandum, value)
+            methods["random"] = Random(explanandum)
+            methods["centred_gaussian"] = CentredGaussian(explanandum)
             methods["ground_truth"] = GroundTruth(explanandum)
         return methods
 
@@ -262,7 +264,7 @@ class Score(Callback):
         summary = {
             "explanandum": explanandum_name(self._explanandum()),
             "data": data_name(trainer),
-            **summarize(rows, self._used, file.methods, self.bootstrap),
+            **summarize(rows, self._used, [*file.methods, *self._undefined], self.bootstrap),
             "versions": versions(),
         }
         write_atomically(

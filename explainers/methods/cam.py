@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainers import features
-from explainers.base import Explainer
+from explainers.base import Explainer, NotDefinedError
 from explainers.explanandum import Explanandum
 
 
@@ -24,7 +24,8 @@ class GradCAM(Explainer):
         seed: Unused; every method has one.
 
     Raises:
-        ValueError: If there is no such layer, or none is given and no default found.
+        ValueError: If there is no such layer.
+        NotDefinedError: If none is given and no default found.
     """
 
     needs = ("features", "gradients")
@@ -59,7 +60,8 @@ class GradCAMPlusPlus(Explainer):
         seed: Unused; every method has one.
 
     Raises:
-        ValueError: If there is no such layer, none is given and found, or eps <= 0.
+        ValueError: If there is no such layer, or eps <= 0.
+        NotDefinedError: If none is given and no default found.
     """
 
     needs = ("features", "gradients")
@@ -152,7 +154,8 @@ def checked_layer(explanandum: Explanandum, layer: str | None) -> str:
     """The layer's name, or the default's.
 
     Raises:
-        ValueError: If there is no such layer, or none is given and no default found.
+        ValueError: If there is no such layer.
+        NotDefinedError: If none is given and no default found.
     """
     names = [name for name, _ in explanandum.model.named_modules()]
     if layer is not None and layer not in names:
@@ -196,7 +199,7 @@ def _probe(explanandum: Explanandum) -> str:
         and not isinstance(modules[name], nn.AdaptiveAvgPool2d)
     ]
     if not spatial or outputs[spatial[-1]].ndim == 3:
-        raise ValueError(
+        raise NotDefinedError(
             f"{type(model).__name__} has no known spatial features: set layer to the name of a "
             f"module, as in named_modules(); its last ones: {list(modules)[-8:]}"
         )

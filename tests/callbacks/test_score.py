@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from explainers import Explainer
+from explainers.base import NotDefinedError
 from explainers.callbacks.score import SANITY, Score, default_metrics
 from explainers.callbacks.scorefile import read
 from explainers.callbacks.summary import summarize
@@ -152,6 +153,18 @@ def test_a_file_of_another_run_is_refused(tmp_path):
     (tmp_path / "settings.json").unlink()
     with pytest.raises(ValueError, match=r"no settings\.json"):
         run(tmp_path)
+
+
+def test_a_method_that_is_not_defined_for_the_classifier_is_missing(tmp_path, capsys):
+    def undefined(explanandum):
+        raise NotDefinedError("no spatial features")
+
+    with pytest.warns(UserWarning, match="elsewhere is left out: no spatial features"):
+        rows = run(tmp_path, methods={"elsewhere": undefined}, sanity=False, metrics=[SoftIoU()])
+    assert {row["method"] for row in rows} == {"truth"}
+    figures = json.loads((tmp_path / "summary.json").read_text())["methods"]
+    assert figures["elsewhere"]["SoftIoU"]["mean"] is None
+    assert "| elsewhere |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
