@@ -111,6 +111,7 @@ def test_the_same_call_gives_the_same_map(method):
     torch.testing.assert_close(method.attribute(images, targets), first, rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*explains the predicted class only")
 def test_class_maps_equal_one_call_a_class(method):
     images, _ = planted.scenes(2)
     classes = torch.tensor([[0, 3], [2, 1]])

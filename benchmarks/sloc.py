@@ -1,0 +1,140 @@
+"""Cost of SLOC at 224 px: own overhead per mask, ADMM against 1000 steps of Adam, forward passes.
+
+CPU time of one thread, contenders interleaved in rounds, medians. The classifiers cost next to
+nothing: one answers 0, the other how much of an object it sees.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from explainers import Explanandum, solvers
+from explainers.methods.sloc import SLOC
+from explainers.solvers import Factors
+
+SIZE, MASKS = 224, 1000
+FIRST = torch.zeros(1, 1, dtype=torch.int64)
+
+
+class Free(Explanandum):
+    """Constant logits, without the normalisation that is the classifier's cost."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> zeros (B, 2)."""
+        return images.new_zeros(len(images), 2)
+
+
+class Seen(nn.Module):
+    """Class 0 where more than half of an object, a blurred ellipse or two, is bright."""
+
+    num_classes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        down, across = torch.meshgrid(*2 * [torch.linspace(-1, 1, SIZE)], indexing="ij")
+        first = torch.exp(-(((down - 0.1) / 0.35) ** 2) - ((across + 0.2) / 0.2) ** 2)
+        second = torch.exp(-(((down + 0.4) / 0.15) ** 2) - ((across - 0.4) / 0.25) ** 2)
+        self.register_buffer("object", torch.maximum(first, second))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> logits (B, 2)."""
+        weights = self.get_buffer("object")
+        seen = (images.mean(dim=1) * weights).sum(dim=(1, 2)) / weights.sum()
+        return torch.stack([10 * (seen - 0.5), torch.zeros_like(seen)], dim=1)
+
+
+def plain(model: nn.Module, kind: type[Explanandum] = Explanandum) -> Explanandum:
+    """The classifier of images in [0, 1] as they are."""
+    return kind(model, mean=[0.0] * 3, std=[1.0] * 3)
+
+
+def interleaved(rounds: int, **contenders: Callable[[], object]) -> dict[str, float]:
+    """Median CPU seconds of each contender over the rounds; one unmeasured round first."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, run in contenders.items():
+            start = time.process_time()
+            run()
+            if turn:
+                seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def overhead(rounds: int, images: int) -> None:
+    """Milliseconds a masked image with a classifier that costs nothing: masks and their images."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(images, 3, SIZE, SIZE, generator=generator)
+
+    def run(channels_last: bool) -> None:
+        settings = {"probability": 0.5, "batch_size": 16, "channels_last": channels_last}
+        SLOC(plain(Seen(), Free), MASKS, **settings).measure(pictures, FIRST.expand(images, 1))
+
+    seconds = interleaved(rounds, channels_last=partial(run, True), contiguous=partial(run, False))
+    shown = {name: f"{1000 * s / (MASKS * images):.3f}" for name, s in seconds.items()}
+    print(f"own overhead, {MASKS} masks x {images} images, ms per masked image: {shown}")
+
+
+def forwards(images: int) -> None:
+    """Forward passes with the choice of the keep probability, against the formula."""
+    explanandum, passes = plain(Seen(), Free), []
+    explanandum.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    pictures = torch.ones(images, 3, SIZE, SIZE)
+    SLOC(explanandum).measure(pictures, FIRST.expand(images, 10))
+    formula = images * (1 + MASKS + 2 * 13 * 50) + 1
+    print(f"forward passes, {images} images x 10 classes: {sum(passes)}, formula {formula}")
+
+
+def solve(rounds: int, images: int) -> None:
+    """Loss and CPU time of the solvers on the same responses of several images."""
+    brightness = torch.linspace(0.7, 1.0, images)[:, None, None, None]
+    method = SLOC(plain(Seen()), MASKS, probability=0.5, batch_size=16)
+    pictures = brightness.expand(-1, 3, SIZE, SIZE)
+    whole, (part,) = method.measure(pictures, FIRST.expand(images, 1))
+    gap, responses = method.gap(part.sums), part.responses[:, 0]
+    noise = 3 + 0.2 * torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    start = noise / noise.sum() * whole[:, :, None]
+    lr, factors = 0.1 / (3 * SIZE**2), Factors(gap)
+    best = solvers.loss(gap, solvers.admm(factors, responses, start, 200), responses)
+    span = solvers.loss(gap, start, responses) - best
+
+    runs: dict[str, Callable[[], Tensor]] = {
+        f"adam_{n}": partial(solvers.adam, gap, responses, start, n, lr) for n in (501, 1000)
+    }
+    runs |= {f"admm_{n}": partial(solvers.admm, factors, responses, start, n) for n in (10, 20)}
+    seconds = interleaved(rounds, setup=lambda: Factors(gap), **runs)
+    print(f"{images} images, {MASKS} masks; setup once for all images {seconds['setup']:.2f} s")
+    limit = solvers.loss(gap, runs["adam_1000"](), responses)
+    for name, run in runs.items():
+        loss = solvers.loss(gap, run(), responses)
+        print(
+            f"{name}: {1000 * seconds[name] / images:.1f} ms an image, "
+            f"{seconds['adam_1000'] / seconds[name]:.1f} times less than adam_1000, "
+            f"at most its loss on {int((loss <= limit).sum())} of {images} images, "
+            f"excess over the minimum {100 * float(((loss - best) / span).max()):.4f} % of the way"
+        )
+
+
+def main() -> None:
+    """Print every figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=4)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    forwards(2)
+    for images in (1, arguments.images):
+        overhead(arguments.rounds, images)
+    solve(arguments.rounds, arguments.images)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Faithfulness on a few held-out images while a network learns: to choose a checkpoint by."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.nn import functional as F
+
+from explainers.base import Explainer
+from explainers.metrics.faithfulness import RISECurves
+
+
+class ValidationFaithfulness(Callback):
+    """Logs `val/Faithfulness`: insertion less deletion area of the predicted class, in [-1, 1].
+
+    The first images of each validation, always the same ones, 2 `steps` + 1 forward passes each;
+    see `metrics.faithfulness.RISECurves`. With several processes, so many images of each.
+
+    Args:
+        images: Number of images.
+        steps: Equal steps of the curves.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+
+    def __init__(self, images: int = 16, steps: int = 25) -> None:
+        super().__init__()
+        if min(images, steps) < 1:
+            raise ValueError(f"expected images and steps >= 1, got {images} and {steps}")
+        self.images, self.left = images, images
+        self.metric = RISECurves(steps=steps)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the first images again."""
+        self.left = self.images
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Score images until there are enough."""
+        images = batch["image"][: self.left]
+        if not isinstance(pl_module, Explainer) or trainer.sanity_checking or not len(images):
+            return
+        self.left -= len(images)
+        explanandum = pl_module.explanandum
+        classes = explanandum(images).argmax(dim=1)
+        targets = F.one_hot(classes, explanandum.num_classes).bool()
+        maps = pl_module.attribute(images, targets)
+        found = self.metric.score(images, maps, targets, explanandum)["Faithfulness"]
+        mean = found.mean().to(pl_module.device, torch.float32)
+        pl_module.log("val/Faithfulness", mean, batch_size=len(images), sync_dist=True)

@@ -1,0 +1,100 @@
+"""NEM-U: a network that masks what a representation does not need."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from explainers import losses, masking, nem, unet
+from explainers.base import LearnedExplainer
+from explainers.explanandum import Explanandum
+
+
+class NEMU(LearnedExplainer):
+    """Small masks that keep the classifier's representation of the image.
+
+    Source: Moller et al., "Finding NEM-U: Explaining unsupervised representation learning through
+    neural network generated explanation masks", ICML 2024: accuracy (the representation of the
+    masked image resembles the whole image's) against complexity (the mask is small). Neither its
+    text nor its code was at hand: the loss and both weights are inferred from the unsupervised
+    variant in the released code of NEMt, 4 (1 - cosine) / 2 + 0.5 mean(mask). The network is
+    `unet.UNetDecoder` on the explanandum's own features. Labels are not used.
+
+    The mask explains the representation: it does not depend on the target.
+
+    Args:
+        explanandum: The frozen classifier to explain.
+        layer: The representation, see `nem.representation`.
+        distance: Weight of the representation's distance, (1 - cosine) / 2.
+        area: Weight of the mask's mean; larger gives smaller masks.
+        block: Of the network, see `unet.UNetDecoder`.
+        widths: Of the network; None takes the published ones.
+        dropout: Of the network.
+        optimizer: "prodigy", or "adamw".
+        lr: Learning rate of AdamW; Prodigy finds its own.
+        weight_decay: Of the optimiser.
+        anneal_epochs: Length of the cosine annealing, see `nem.optimizers`.
+        seed: Seed of the method's randomness.
+
+    Raises:
+        ValueError: If an argument is unknown.
+    """
+
+    is_mask = True
+    class_specific = False
+    uses_targets = False
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        layer: int | str = -1,
+        distance: float = 4.0,
+        area: float = 0.5,
+        block: Literal["separable", "plain"] = "separable",
+        widths: list[int] | None = None,
+        dropout: float = 0.2,
+        optimizer: Literal["prodigy", "adamw"] = "prodigy",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        anneal_epochs: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(explanandum, lr, seed=seed)
+        nem.check_choices(self)
+        self.layer, self.distance, self.area = layer, distance, area
+        self.network = unet.decoder(explanandum, block, widths, dropout)
+        self.optimizer: Literal["prodigy", "adamw"] = optimizer
+        self.weight_decay, self.anneal_epochs = weight_decay, anneal_epochs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> masks (B, H, W), as one graph; see `RaNEM.forward`."""
+        return self.masks(self.explanandum.features(images), images.shape[-2:])
+
+    def masks(self, features: list[Tensor], size: torch.Size) -> Tensor:
+        """Masks (B, *size) from the explanandum's features."""
+        return losses.widen(self.network(features, size)).squeeze(1).sigmoid()
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Mask (B, H, W) in [0, 1] of what the representation needs, whatever the targets."""
+        self.check_inputs(images, targets)
+        masks: Tensor = self(images)
+        return masks
+
+    def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """Distance of the representations and area of the masks, each the mean over images."""
+        images = batch["image"]
+        with torch.no_grad():
+            features = self.explanandum.features(images)
+            whole = nem.representation(self.explanandum, images, self.layer)
+        masks = self.masks(features, images.shape[-2:])
+        shown = masking.blend(images, masks, self.explanandum.mean)
+        found = nem.representation(self.explanandum, shown, self.layer)
+        return {
+            "distance": self.distance * (1 - nem.similarity(found, whole)).mean(),
+            "area": self.area * masks.mean(),
+        }
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Prodigy or AdamW, annealed by epoch."""
+        return nem.optimizers(self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs)

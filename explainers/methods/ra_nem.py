@@ -1,0 +1,198 @@
+"""Ra-NEM: a network that ranks pixels, trained on the insertion and deletion curves themselves."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from explainers import losses, masking, nem, unet
+from explainers.base import LearnedExplainer
+from explainers.explanandum import Explanandum
+from explainers.omega import draw_k, gumbel, omega
+
+
+class RaNEM(LearnedExplainer):
+    """Rankings whose first k pixels keep the predicted class, whatever k is.
+
+    Source: "Ra-NEM: Faithful Model Explanations through Stochastic Feature Selection", eq. 9-12 and
+    Algorithm 1 (`omega`). The loss is the mean of 1 - p over random k, that is 1 - the area under
+    the insertion curve, with a random fill. (As printed, eq. 11 and 12 together maximise 1 - p; the
+    code and the later version of the paper minimise it.) The network is `unet.UNetDecoder` on the
+    explanandum's own features; labels are not used.
+
+    As published, it explains the predicted class only, and warns once if asked for another. With
+    `class_conditioned` the deepest features pass `unet.ClassGate`, and each image is trained for
+    two classes, the predicted one and another, drawn in proportion to the root of its probability,
+    so that runners-up come up more often than classes that no mask could bring about. That is ours.
+
+    Attribution: the raw scores, a full ranking without a scale.
+
+    Args:
+        explanandum: The frozen classifier to explain.
+        samples: Numbers k of kept pixels for each image and step, each a masked image.
+        sampling: "stratified" over equal parts of the range as in the released code, or "uniform"
+            as in the paper, see `omega.draw_k`.
+        draw: Whether the k and the fill are drawn for each "image" (paper) or for the "batch"
+            (released code).
+        fills: Fills to draw from, see `masking.fill`; "mean" is the papers' zero. A "noise" fill is
+            one picture for all images of a step.
+        shared_noise: One Gumbel noise for all k of an image, so that its masks are nested: cheaper.
+        threshold: Centre of the soft selection, see `omega.omega`.
+        delta: "supervised": the probability of the class. "unsupervised": the similarity of
+            representations, see `nem.similarity`; the map then has no class.
+        layer: Of these representations, see `nem.representation`.
+        loss: "row" as in eq. 12, or "crossed" as in the released code, see `nem.pick`.
+        class_conditioned: Explain any class, not just the predicted one.
+        block: Of the network, see `unet.UNetDecoder`.
+        widths: Of the network; None takes the published ones.
+        dropout: Of the network.
+        optimizer: "prodigy" as published, or "adamw".
+        lr: Learning rate of AdamW; Prodigy finds its own.
+        weight_decay: Of the optimiser.
+        anneal_epochs: Length of the cosine annealing, see `nem.optimizers`.
+        seed: Seed of the method's randomness.
+
+    Raises:
+        ValueError: If an argument is out of range or unknown, or two do not go together.
+    """
+
+    uses_targets = False
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        samples: int = 6,
+        sampling: Literal["stratified", "uniform"] = "stratified",
+        draw: Literal["image", "batch"] = "image",
+        fills: list[str] | None = None,
+        shared_noise: bool = False,
+        threshold: Literal["kth", "next"] = "kth",
+        delta: Literal["supervised", "unsupervised"] = "supervised",
+        layer: int | str = -1,
+        loss: Literal["row", "crossed"] = "row",
+        class_conditioned: bool = False,
+        block: Literal["separable", "plain"] = "separable",
+        widths: list[int] | None = None,
+        dropout: float = 0.2,
+        optimizer: Literal["prodigy", "adamw"] = "prodigy",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        anneal_epochs: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(explanandum, lr, seed=seed)
+        nem.check_choices(self)
+        self.fills = fills or ["mean", "kernel_blur", "noise"]
+        allowed = [name for name in masking.FILLS if name != "images"]
+        if unknown := [name for name in self.fills if name not in allowed]:
+            raise ValueError(f"fills must be among {allowed}, got {unknown[0]!r}")
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}")
+        if delta == "unsupervised" and (class_conditioned or loss == "crossed"):
+            raise ValueError(
+                "an unsupervised delta has no classes: leave out class_conditioned and crossed"
+            )
+        if class_conditioned and explanandum.num_classes < 2:
+            raise ValueError("class_conditioned needs an explanandum of at least two classes")
+        self.samples, self.draw, self.shared_noise = samples, draw, shared_noise
+        self.sampling: Literal["stratified", "uniform"] = sampling
+        self.threshold: Literal["kth", "next"] = threshold
+        self.delta, self.layer = delta, layer
+        self.loss: Literal["row", "crossed"] = loss
+        self.class_specific = class_conditioned
+        self.network = unet.decoder(explanandum, block, widths, dropout)
+        if class_conditioned:
+            self.gate = unet.ClassGate(explanandum.num_classes, self.network.depth)
+        self.optimizer: Literal["prodigy", "adamw"] = optimizer
+        self.weight_decay, self.anneal_epochs = weight_decay, anneal_epochs
+        self.warned = False
+
+    def forward(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> scores (B, H, W), as one graph without any check.
+
+        This is what to deploy: `torch.export.export(explainer.eval(), (images,))`, or
+        `torch.onnx.export(explainer.eval(), (images,), "explainer.onnx", dynamo=True)`. A
+        class-conditioned explainer also takes the classes (B,) int64.
+        """
+        return self.scores(self.explanandum.features(images), images.shape[-2:], classes)
+
+    def scores(
+        self, features: list[Tensor], size: torch.Size, classes: Tensor | None = None
+    ) -> Tensor:
+        """Scores (B, *size) from the explanandum's features, for classes (B,) if conditioned."""
+        if self.class_specific:
+            features = [*features[:-1], self.gate(features[-1], classes)]
+        return losses.widen(self.network(features, size)).squeeze(1)
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Scores (B, H, W); for several classes the maximum of their min-maxed scores."""
+        if self.class_specific:
+            return self.merged_map(images, targets)
+        self.check_inputs(images, targets)
+        features, logits = self.explanandum.features_and_logits(images)
+        if self.delta == "supervised" and not self.warned:
+            self.warned = nem.asks_for_another_class("Ra-NEM", logits, targets)
+        return self.scores(features, images.shape[-2:])
+
+    def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Scores (B, k, H, W) of several classes an image, from one pass of the explanandum."""
+        if not self.class_specific:
+            return super().class_maps(images, classes)
+        features = self.explanandum.features(images)
+        maps = [self.scores(features, images.shape[-2:], chosen) for chosen in classes.unbind(1)]
+        return torch.stack(maps, dim=1)
+
+    def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        """The mean distance of masked images from whole ones; one forward pass shows them all."""
+        images = batch["image"]
+        with torch.no_grad():
+            features, logits = self.explanandum.features_and_logits(images)
+        classes = logits.argmax(dim=1)
+        if self.class_specific:
+            probabilities = self.explanandum.to_probabilities(logits)
+            classes = torch.stack(
+                [classes, another(probabilities, classes, generator)], 1
+            ).flatten()
+            images = images.repeat_interleave(2, dim=0)
+            features = [level.repeat_interleave(2, dim=0) for level in features]
+        scores = self.scores(features, images.shape[-2:], classes)
+        shown = self.masked(images, scores, generator).flatten(0, 1)
+        if self.delta == "unsupervised":
+            with torch.no_grad():
+                whole = nem.representation(self.explanandum, images, self.layer)
+            found = nem.representation(self.explanandum, shown, self.layer)
+            kept = nem.similarity(found, whole.repeat_interleave(self.samples, dim=0))
+        else:
+            probabilities = self.explanandum.probabilities(shown)
+            kept = nem.pick(probabilities, classes.repeat_interleave(self.samples), self.loss)
+        return {"distance": 1 - kept.mean()}
+
+    def masked(self, images: Tensor, scores: Tensor, generator: torch.Generator) -> Tensor:
+        """Images (B, S, 3, H, W) of which only the first k pixels of a noisy ranking are left."""
+        batch, size = scores.shape[0], scores.shape[1:]
+        draws = batch if self.draw == "image" else 1
+        k = draw_k(draws, self.samples, size.numel(), self.sampling, generator)
+        choice = torch.randint(len(self.fills), (draws,), generator=generator).expand(batch)
+        noise = gumbel(
+            (batch, 1 if self.shared_noise else self.samples, *size), generator, scores.device
+        )
+        masks = omega(scores, k.expand(batch, -1), noise, self.threshold).unsqueeze(2)
+        fill = torch.empty_like(images)
+        with torch.autocast(images.device.type, enabled=False):
+            for number, name in enumerate(self.fills):
+                rows = (choice == number).nonzero()[:, 0].to(images.device)
+                mean, std = self.explanandum.mean, self.explanandum.std
+                fill[rows] = masking.fill(name, images[rows], mean, std, generator)
+        return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Prodigy or AdamW, annealed by epoch."""
+        return nem.optimizers(self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs)
+
+
+def another(probabilities: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
+    """A class (B,) beside the given one (B,), in proportion to the root of probabilities (B, K)."""
+    weights = (probabilities.sqrt() + 1e-6).scatter(1, classes.unsqueeze(1), 0.0)
+    drawn = torch.multinomial(weights.cpu(), 1, generator=generator)
+    return drawn.squeeze(1).to(classes.device)

@@ -1,0 +1,301 @@
+"""SLOC: a map whose sums under random masks come close to what the classifier says of them."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from explainers import masking, responses, solvers
+from explainers.base import Explainer, load
+from explainers.explanandum import Explanandum
+from explainers.masks import PatchSums
+from explainers.snapshots import KeepBest, KeepSteps, Observer
+
+STEPS = {"adam": 501, "admm": 20}
+
+
+class SLOC(Explainer):
+    """Soft local completeness: the map's sum under every mask should be the classifier's response.
+
+    Source: Haddad, Barkan, Elisha and Koenigstein, "Soft Local Completeness: Rethinking
+    Completeness in XAI", eq. 4, and its released code. The response to a mask is the probability of
+    the class where the mask hides the image behind the fill, less that of the fill alone. Forward
+    passes do not depend on the class: `class_maps` of ten classes costs those of one.
+
+    Forward passes an image and run: 1 for the image itself, `masks`, and 13 `tuning_masks` a side
+    if `probability` is None; and 1 for the fill, for all images together unless it is a blur.
+
+    We differ from the released code: squares tile exactly, where superpixels make them a pixel
+    larger or smaller there; the masks are seeded, one set for all images with the same keep
+    probabilities; these follow the image's predicted class, so that all classes share the masks.
+
+    Args:
+        explanandum: The classifier to explain; only its probabilities are used.
+        masks: Number of masks, divided evenly among the sides.
+        sides: Sides of the squares, in pixels of an image whose shorter side is 224, and scaled
+            with that side; None takes [32, 56].
+        probability: Probability that a square is kept: one number, or one for each side (the
+            paper's SLOC_xp: 0.2 for ViT-B, 0.3 for ViT-S, 0.6 for ResNet50 and DenseNet201). None
+            chooses among 0.2, 0.25 ... 0.8 for each image and side: where responses vary most.
+        tuning_masks: Masks for each candidate of that choice.
+        fill: What replaces a pixel, as in `masking.fill`, but "images"; published is "mean".
+        solver: "admm" comes to the minimum of the loss, "adam" near it in the published steps.
+        steps: Of the solver; None takes 20 of ADMM, 501 of Adam as published.
+        lr: Of Adam, in the released code's units: a step changes a pixel by about lr / (3 H W).
+        lr_decay: Factor of lr every 45 steps; the released code names 0.9 but runs with 1.
+        lambda1: Weight of the sum of absolute values.
+        lambda2: Weight of the sum of squared differences of neighbours.
+        units: Of lambda1 and lambda2. "released": as the code and, by their numbers, the paper's
+            tables mean them: lambda1 / (3 H W), and lambda2 times H / (H - 1) down, W / (W - 1)
+            across. "paper": as eq. 4 prints them; there lambda1 of 0.01 gives a map of zeros.
+        start: Checkpoint of an explainer of the same classifier; the optimisation begins with its
+            map instead of noise.
+        monitor: SLOC_m: of Adam's maps every 15 steps after step 50 and the last, the one with the
+            best insertion minus deletion: `KeepBest`. That selects by what SLOCCurves measures: say
+            so in any table. It costs 20 forward passes a snapshot and class.
+        runs: Independent repetitions, each with its own masks and noise.
+        aggregation: Of the runs' maps, pixel by pixel: "mean", "median", "min" or "product" (its
+            root, which ranks alike; 0 where a map is not positive).
+        share: Take the responses that an SLOC with the same masks and fill has just measured on the
+            same images, for tables of settings that leave the masks alone. The `seconds` then leave
+            out the forward passes.
+        batch_size: Masked images in a forward pass; it does not change the maps.
+        channels_last: Memory layout of these batches; which is faster depends on the network.
+        seed: Seed of the masks and the noise.
+
+    Raises:
+        ValueError: If an argument is out of range, or `start` explains another classifier.
+    """
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        masks: int = 1000,
+        sides: int | list[int] | None = None,
+        probability: float | list[float] | None = None,
+        tuning_masks: int = 50,
+        fill: str = "mean",
+        solver: Literal["adam", "admm"] = "admm",
+        steps: int | None = None,
+        lr: float = 0.1,
+        lr_decay: float = 1.0,
+        lambda1: float = 0.01,
+        lambda2: float = 0.1,
+        units: Literal["released", "paper"] = "released",
+        start: str | None = None,
+        monitor: bool = False,
+        runs: int = 1,
+        aggregation: Literal["mean", "median", "min", "product"] = "mean",
+        share: bool = False,
+        batch_size: int = 64,
+        channels_last: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(explanandum, seed)
+        sides = [32, 56] if sides is None else sides
+        self.sides = [sides] if isinstance(sides, int) else list(sides)
+        several = isinstance(probability, list)
+        self.probability: Any = probability if several else [probability] * len(self.sides)
+        self.masks, self.tuning_masks, self.fill = masks, tuning_masks, fill
+        self.solver, self.steps = solver, STEPS.get(solver, 0) if steps is None else steps
+        self.lr, self.lr_decay, self.monitor = lr, lr_decay, monitor
+        self.lambda1, self.lambda2, self.units = lambda1, lambda2, units
+        self.runs, self.aggregation, self.share = runs, aggregation, share
+        self.batch_size, self.channels_last = batch_size, channels_last
+        self._check()
+        self.start = None if start is None else _load(start, explanandum)
+
+    def _check(self) -> None:
+        positive = [*self.sides, self.tuning_masks, self.runs, self.batch_size]
+        few = not 1 <= len(self.sides) <= self.masks
+        if few or min(positive) < 1 or self.steps < 0:
+            raise ValueError(
+                "expected at least one side, a mask a side, a positive side, tuning_masks, runs "
+                "and batch_size, and steps not negative, got "
+                f"{self.masks} masks, {positive} and {self.steps} steps"
+            )
+        fixed = [p for p in self.probability if p is not None]
+        if len(self.probability) != len(self.sides) or not all(0 < p <= 1 for p in fixed):
+            raise ValueError(
+                "probability must be None, a number in (0, 1] or a list of one for each of the "
+                f"sides {self.sides}, got {self.probability}"
+            )
+        choices: dict[str, tuple[str, list[str]]] = {
+            "fill": (self.fill, [name for name in masking.FILLS if name != "images"]),
+            "solver": (self.solver, list(STEPS)),
+            "units": (self.units, ["released", "paper"]),
+            "aggregation": (self.aggregation, ["mean", "median", "min", "product"]),
+        }
+        for name, (value, known) in choices.items():
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        if self.monitor and self.solver != "adam":
+            raise ValueError("monitor chooses among the maps of Adam: set solver to 'adam'")
+        if min(self.lr, self.lr_decay, self.lambda1, self.lambda2) < 0:
+            raise ValueError("lr, lr_decay, lambda1 and lambda2 must not be negative")
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps (B, H, W), signed: their sum is about the response to the image."""
+        return self.merged_map(images, targets)
+
+    @torch.no_grad()
+    def class_maps(self, images: Tensor, classes: Tensor, start: Tensor | None = None) -> Tensor:
+        """Maps (B, k, H, W) of several classes an image, from one set of forward passes.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            classes: (B, k) int64.
+            start: Maps (B, H, W) or (B, k, H, W) to begin with, instead of noise or the maps of the
+                `start` checkpoint. Like these they are scaled so that each sums to the response to
+                its image.
+        """
+        maps = [self._run(images, classes, run, start) for run in range(self.runs)]
+        return aggregate(torch.stack(maps), self.aggregation)
+
+    @torch.no_grad()
+    def map_over_steps(
+        self, images: Tensor, targets: Tensor, steps: Sequence[int], start: Tensor | None = None
+    ) -> Tensor:
+        """The map of the first run after each of `steps`, (len(steps), B, H, W): SLOC's figure 3.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            targets: One-hot (B, K) bool.
+            steps: Which steps of the solver; 0 is where it begins.
+            start: As in `class_maps`.
+
+        Raises:
+            ValueError: If targets are not one-hot, or the solver takes fewer steps.
+        """
+        self.check_inputs(images, targets)
+        if bool((targets.sum(dim=1) != 1).any()):
+            raise ValueError("a map over steps follows one class an image: give one-hot targets")
+        if min(steps) < 0 or max(steps) > self.steps:
+            raise ValueError(f"steps must lie in [0, {self.steps}], got {list(steps)}")
+        classes = targets.int().argmax(dim=1, keepdim=True)
+        kept = KeepSteps(steps, images[:, :1])
+        self._run(images, classes, 0, start, kept)
+        return kept.maps[:, :, 0]
+
+    def measure(self, images: Tensor, classes: Tensor, run: int = 0) -> responses.Found:
+        """What a run's optimisation is given: `responses.measure` with this method's masks."""
+        scale = min(images.shape[-2:]) / 224
+        count = len(self.sides)
+        sampling = responses.Sampling(
+            sides=tuple(max(1, round(side * scale)) for side in self.sides),
+            counts=tuple(self.masks // count + (i < self.masks % count) for i in range(count)),
+            probabilities=tuple(self.probability),
+            tuning_masks=self.tuning_masks,
+            seed=self._seeds(run)[0],
+            batch_size=self.batch_size,
+            channels_last=self.channels_last,
+        )
+        return responses.measure(
+            self.explanandum, images, self._fills(images), classes, sampling, self.share
+        )
+
+    def _seeds(self, run: int) -> list[int]:
+        """Seeds of a run's masks and of its noise."""
+        draws = torch.randint(2**62, (run + 1, 2), generator=self.generator())
+        seeds: list[int] = draws[run].tolist()
+        return seeds
+
+    def _fills(self, images: Tensor) -> Tensor:
+        mean, std = self.explanandum.mean, self.explanandum.std
+        fills = masking.fill(self.fill, images, mean, std, self.generator())
+        return fills.expand(-1, -1, *images.shape[-2:])
+
+    def gap(self, sums: PatchSums) -> solvers.Gap:
+        """The problem of a mask set, with this method's weights."""
+        height, width = sums.size
+        if self.units == "paper":
+            return solvers.Gap(sums, self.lambda1, (self.lambda2, self.lambda2))
+        down, across = (self.lambda2 * n / max(n - 1, 1) for n in (height, width))
+        return solvers.Gap(sums, self.lambda1 / (3 * height * width), (down, across))
+
+    def _run(
+        self,
+        images: Tensor,
+        classes: Tensor,
+        run: int,
+        start: Tensor | None,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """Maps (B, k, H, W) of one run."""
+        whole, parts = self.measure(images, classes, run)
+        begin = self._begin(images, classes, whole, run, start)
+        best = None
+        if self.monitor:
+            layout = (self.steps, self.batch_size, self.channels_last)
+            best = KeepBest(self.explanandum, images, self._fills(images), classes, *layout)
+        observers = [o for o in (observe, best) if o is not None]
+        result = torch.empty_like(begin)
+        for part in parts:
+            own = begin[part.rows]
+
+            def watch(
+                step: int, maps: Tensor, rows: Tensor = part.rows, shape: torch.Size = own.shape
+            ) -> None:
+                for observer in observers:
+                    observer(rows, step, maps.view(shape))
+
+            watch(0, own)
+            result[part.rows] = self._solve(part, own.flatten(0, 1), watch).view(own.shape)
+        return result if best is None else best.maps
+
+    def _begin(
+        self, images: Tensor, classes: Tensor, whole: Tensor, run: int, start: Tensor | None
+    ) -> Tensor:
+        """Maps (B, k, H, W) to begin with, each with the sum `whole` (B, k)."""
+        if start is not None:
+            maps = start if start.ndim == 4 else start[:, None]
+        elif self.start is not None:
+            maps = self.start.class_maps(images, classes)
+        else:
+            noise = torch.Generator().manual_seed(self._seeds(run)[1])
+            maps = 3 + 0.2 * torch.randn(images.shape[-2:], generator=noise)[None, None]
+        maps = maps.to(images).expand(*classes.shape, -1, -1)
+        total = maps.sum(dim=(2, 3))
+        return maps * (whole / total.where(total != 0, torch.ones_like(total)))[:, :, None, None]
+
+    def _solve(self, part: responses.Measured, begin: Tensor, watch: solvers.Observer) -> Tensor:
+        wanted, gap = part.responses.flatten(0, 1), self.gap(part.sums)
+        with torch.autocast(begin.device.type, enabled=False):
+            if self.solver == "admm":
+                return solvers.admm(solvers.factors(gap), wanted, begin, self.steps, watch)
+            # The released code counts all colours, and its gradients are three times ours.
+            lr, eps = self.lr / (3 * begin[0].numel()), 1e-8 / 3
+            return solvers.adam(
+                gap, wanted, begin, self.steps, lr, self.lr_decay, eps=eps, observe=watch
+            )
+
+
+def aggregate(maps: Tensor, how: str) -> Tensor:
+    """Combine the maps of several runs (R, ...), pixel by pixel: see `SLOC`.
+
+    Example:
+        >>> runs = torch.tensor([[1.0, 4.0, 2.0], [4.0, 4.0, -1.0]])
+        >>> [aggregate(runs, how).tolist() for how in ("mean", "min", "product")]
+        [[2.5, 4.0, 0.5], [1.0, 4.0, -1.0], [2.0, 4.0, 0.0]]
+    """
+    if how == "mean":
+        return maps.mean(dim=0)
+    if how == "min":
+        return maps.amin(dim=0)
+    if how == "product":
+        return maps.clamp(min=0).log().mean(dim=0).exp()
+    ranked, middle = maps.sort(dim=0).values, len(maps) // 2
+    return (ranked[middle] + ranked[(len(maps) - 1) // 2]) / 2
+
+
+def _load(path: str, explanandum: Explanandum) -> Explainer:
+    """The explainer of a checkpoint, which must be of the same classifier."""
+    twin = copy.deepcopy(explanandum).cpu()
+    before = {name: value.clone() for name, value in twin.state_dict().items()}
+    explainer = load(path, map_location="cpu", explanandum=twin)
+    if any(not torch.equal(value, before[name]) for name, value in twin.state_dict().items()):
+        raise ValueError(f"start: {path} explains another classifier")
+    explainer.explanandum = explanandum
+    return explainer
