@@ -9,6 +9,7 @@ from datamodules.shapes import Shapes
 from explainers import Explanandum
 from explainers.classifier import Classifier
 from explainers.methods.deeplab import DeepLabExplainer
+from explainers.methods.ra_nem import RaNEM
 from explainers.methods.rtis import RTIS
 from tests import planted
 
@@ -112,8 +113,8 @@ def test_load_names_a_missing_or_foreign_file(tmp_path):
         explainers.load(str(tmp_path / "foreign.ckpt"))
 
 
-class Recorded(RTIS):
-    """Keeps its losses; RTIS draws noise, so that its random state matters."""
+class Recorder:
+    """Keeps the losses of a method."""
 
     def __init__(self, explanandum, **kwargs):
         super().__init__(explanandum, **kwargs)
@@ -125,13 +126,25 @@ class Recorded(RTIS):
         return loss
 
 
+class Recorded(Recorder, RTIS):
+    """Draws noise, so that its random state matters."""
+
+
+class RecordedRaNEM(Recorder, RaNEM):
+    """Draws noise and k; its optimiser has a state of its own and anneals by epoch."""
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_an_interrupted_fit_continues_exactly(tmp_path):
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [(Recorded, SMALL | {"schedule": "cosine"}), (RecordedRaNEM, {"widths": [8] * 4})],
+)
+def test_an_interrupted_fit_continues_exactly(tmp_path, cls, arguments):
     """Six steps equal three, a checkpoint in the middle of an epoch, and three more."""
 
     def start():
         torch.manual_seed(0)
-        return Recorded(planted.explanandum(), **SMALL, schedule="cosine")
+        return cls(planted.explanandum(), **arguments)
 
     def data():
         return Shapes4(
@@ -148,7 +161,7 @@ def test_an_interrupted_fit_continues_exactly(tmp_path):
     stop = trainer(tmp_path, max_steps=6, enable_checkpointing=True, callbacks=[keep, StopAfter(3)])
     stop.fit(first, data())
     torch.manual_seed(12345)  # another process has another global state
-    second = Recorded(planted.explanandum(), **SMALL, schedule="cosine")
+    second = cls(planted.explanandum(), **arguments)
     keep = ModelCheckpoint(
         dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}"
     )

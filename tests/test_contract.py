@@ -28,6 +28,8 @@ def build(path: Path, kind: str) -> Explainer:
         arguments = config.get("init_args", {})
         if "backbone" in arguments:
             arguments |= TINY | {"lr": 3e-3, "schedule": "constant"}
+        if "optimizer" in arguments:
+            arguments |= {"widths": [16] * 5}
         torch.manual_seed(0)
         method = cls(planted.explanandum(kind), **arguments)
         if isinstance(method, LearnedExplainer):

@@ -1,41 +1,112 @@
 import pytest
-import timm
 import torch
 
 from explainers import Explanandum, unet
 from tests import planted
 
+# timm's smallest networks of each family, and how they are kept small
+FAMILIES = {
+    "test_resnet": {},
+    "test_convnext": {},
+    "test_efficientnet": {},
+    "densenet121": {"growth_rate": 8, "block_config": [1, 1, 1, 1]},
+    "vgg11": {"mlp_ratio": 0.01},
+    "test_vit": {},
+    "deit_tiny_patch16_224": {"depth": 12, "embed_dim": 24, "num_heads": 2},
+}
+
+
+def size_of(network):
+    return sum(p.numel() for p in network.parameters())
+
 
 @pytest.mark.parametrize(
-    ("name", "size"),
-    [("test_resnet", (64, 64)), ("test_vit", (160, 160)), ("test_efficientnet", (61, 90))],
+    ("channels", "millions"),
+    [
+        ([64, 256, 512, 1024, 2048], 9.68),  # ResNet50
+        ([96, 96, 192, 384, 768], 1.87),  # ConvNeXt-S, whose stem the released code repeats
+        ([64, 128, 256, 512, 512], 1.19),  # VGG16
+        ([768] * 5, 2.13),  # ViT-B
+    ],
 )
-def test_scores_have_the_size_of_the_images(name, size):
-    explanandum = Explanandum(name, num_classes=3)
-    network = unet.decoder(explanandum, widths=[16, 8, 8, 4, 4]).eval()
-    images = torch.rand(2, 3, *size)
-    scores = network(explanandum.features(images), size)
-    assert scores.shape == (2, 1, *size)
-    one = network(explanandum.features(images[:1]), size)
-    torch.testing.assert_close(scores[:1], one, rtol=1e-3, atol=1e-4)
+def test_the_published_decoders_have_the_published_sizes(channels, millions):
+    assert round(size_of(unet.UNetDecoder(channels, stride=2)) / 1e6, 2) == millions
 
 
-def test_the_published_decoder_of_a_resnet50_has_its_number_of_weights():
-    channels = timm.create_model("resnet50", features_only=True).feature_info.channels()
-    network = unet.UNetDecoder(channels, stride=2)
-    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(9.68, abs=0.01)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_fits_every_family_and_scores_each_pixel(name):
+    explanandum = Explanandum(name, num_classes=3, model_args=FAMILIES[name])
+    network = unet.decoder(explanandum, widths=[8] * 5).eval()
+    size = tuple(explanandum.input_size)
+    sizes = [size] if "vit" in name or "deit" in name else [size, (96, 128), (75, 101)]
+    assert len(network.blocks) == 5
+    for height, width in sizes:
+        images = torch.rand(2, 3, height, width)
+        with torch.no_grad():
+            scores = network(explanandum.features(images), (height, width))
+        assert scores.shape == (2, 1, height, width)
+        assert scores.isfinite().all()
+        assert scores[0].unique().numel() > 0.5 * height * width  # a score of its own for a pixel
 
 
-def test_the_class_gate_scales_and_shifts_normalised_features_as_the_class_says():
-    gate = unet.ClassGate(4, 2)
-    gate.scale.weight.data[3] = torch.tensor([1.0, -1.0])
-    gate.shift.weight.data[3] = torch.tensor([0.5, 7.0])
-    features = torch.tensor([[[[0.0, 2.0]], [[5.0, 9.0]]]])  # normalised: -1 and 1
-    found = gate(features, torch.tensor([3])).flatten().tolist()
-    assert found == pytest.approx([-1.5, 2.5, 7.0, 7.0], abs=1e-4)
+@pytest.mark.parametrize("block", ["separable", "plain"])
+def test_every_level_reaches_the_scores(block):
+    network = unet.UNetDecoder([4, 6, 8], stride=2, block=block, widths=[8, 8, 8]).eval()
+    levels = [torch.rand(1, c, s, s, requires_grad=True) for c, s in ((4, 16), (6, 8), (8, 4))]
+    network(levels, (32, 32)).square().sum().backward()
+    assert all(level.grad.abs().sum() > 0 for level in levels)
 
 
-def test_plain_blocks_fit_too():
-    explanandum = planted.explanandum()
-    network = unet.decoder(explanandum, "plain", widths=[4] * 4)
-    assert network(explanandum.features(torch.rand(2, 3, 32, 32)), (32, 32)).shape == (2, 1, 32, 32)
+def test_the_last_widths_count_for_shallow_networks_and_the_first_for_deep_ones():
+    outs = [block.merge[-3].out_channels for block in unet.decoder(planted.explanandum()).blocks]
+    assert outs == [128, 64, 32, 16]
+    deep = unet.UNetDecoder([4] * 6, stride=4, block="plain", widths=[8, 4])
+    assert [block.merge[-3].out_channels for block in deep.blocks] == [8, 8, 8, 8, 8, 8, 4]
+
+
+def test_blocks_without_a_skip_bridge_what_the_pyramid_lacks():
+    """ConvNeXt's pyramid starts at stride 4: two doublings are left, not a 4-fold resize."""
+    network = unet.decoder(Explanandum("test_convnext", num_classes=3), block="plain")
+    ins = [block.merge[0].in_channels for block in network.blocks]
+    assert ins == [64 + 48, 256 + 32, 128 + 24, 64, 32]
+
+
+def test_a_plain_block_by_hand():
+    block = unet.PlainBlock(1, 1, 1).eval()
+    for conv in (block.merge[0], block.merge[3]):
+        torch.nn.init.zeros_(conv.weight)
+        conv.weight.data[:, :, 1, 1] = 1.0  # adds its input channels
+    x, skip = torch.tensor([[[[1.0]]]]), torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+
+    def silu(value):
+        value = value / (1 + 1e-5) ** 0.5  # an untrained batch norm
+        return value * value.sigmoid()
+
+    torch.testing.assert_close(block(x, skip), silu(silu(1 + skip)))
+
+
+def test_upsampling_is_aligned_with_its_skip_on_odd_sizes():
+    block = unet.PlainBlock(1, 1, 1)
+    seen = []
+    block.merge.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    block.eval()(torch.arange(9.0).view(1, 1, 3, 3), torch.zeros(1, 1, 5, 5))
+    assert seen[0][0, 0, 0].tolist() == [0, 0, 1, 1, 2]
+
+
+def test_scores_keep_full_precision_under_autocast():
+    network = unet.UNetDecoder([4, 8], stride=2, widths=[8, 8]).eval()
+    levels = [torch.rand(1, 4, 32, 32), torch.rand(1, 8, 16, 16)]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores = network(levels, (64, 64))
+    assert scores.dtype == torch.float32
+    assert scores.unique().numel() > 0.9 * 64 * 64
+
+
+def test_a_class_gate_scales_and_shifts_normalised_features():
+    gate = unet.ClassGate(3, 2)
+    features = torch.randn(4, 2, 3, 3)
+    out = gate(features, torch.tensor([0, 2, 2, 1]))
+    mean, var = features.mean(dim=(0, 2, 3)), features.var(dim=(0, 2, 3), unbiased=False)
+    whitened = (features[1] - mean[:, None, None]) / (var + 1e-5).sqrt()[:, None, None]
+    expected = whitened * (1 + gate.scale.weight[2])[:, None, None]
+    torch.testing.assert_close(out[1], expected + gate.shift.weight[2][:, None, None])

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class SLOC(Explainer):
         lr: Of Adam, in the released code's units: a step changes a pixel by about lr / (3 H W).
         lr_decay: Factor of lr every 45 steps; the released code names 0.9 but runs with 1.
         lambda1: Weight of the sum of absolute values.
-        lambda2: Weight of the sum of squared differences of neighbours.
+        lambda2: Weight of the sum of squared neighbour differences.
         units: Of lambda1 and lambda2. "released": as the code and, by their numbers, the paper's
             tables mean them: lambda1 / (3 H W), and lambda2 times H / (H - 1) down, W / (W - 1)
             across. "paper": as eq. 4 prints them; there lambda1 of 0.01 gives a map of zeros.
@@ -96,8 +96,8 @@ class SLOC(Explainer):
         super().__init__(explanandum, seed)
         sides = [32, 56] if sides is None else sides
         self.sides = [sides] if isinstance(sides, int) else list(sides)
-        several = isinstance(probability, list)
-        self.probability: Any = probability if several else [probability] * len(self.sides)
+        each = probability if isinstance(probability, list) else [probability] * len(self.sides)
+        self.probability: list[float | None] = list(each)
         self.masks, self.tuning_masks, self.fill = masks, tuning_masks, fill
         self.solver, self.steps = solver, STEPS.get(solver, 0) if steps is None else steps
         self.lr, self.lr_decay, self.monitor = lr, lr_decay, monitor
@@ -181,8 +181,7 @@ class SLOC(Explainer):
 
     def measure(self, images: Tensor, classes: Tensor, run: int = 0) -> responses.Found:
         """What a run's optimisation is given: `responses.measure` with this method's masks."""
-        scale = min(images.shape[-2:]) / 224
-        count = len(self.sides)
+        scale, count = min(images.shape[-2:]) / 224, len(self.sides)
         sampling = responses.Sampling(
             sides=tuple(max(1, round(side * scale)) for side in self.sides),
             counts=tuple(self.masks // count + (i < self.masks % count) for i in range(count)),

@@ -8,6 +8,7 @@ from explainers.curves import Curve
 from explainers.methods import sloc
 from explainers.methods.constant import CentredGaussian
 from explainers.methods.sloc import SLOC, aggregate
+from explainers.responses import Sampling
 from tests import planted
 from tests.test_base import trainer
 
@@ -127,12 +128,14 @@ def test_released_units_are_those_of_the_released_optimiser():
     method = explain(Linear(), solver="adam", steps=200)
     images, targets = noise(1), first(1)
     whole, (part,) = method.measure(images, torch.zeros(1, 1, dtype=torch.int64))
-    start, found = method.map_over_steps(images, targets, [0, 200])[:, 0]
+    start, early, found = method.map_over_steps(images, targets, [0, 5, 200])[:, 0]
     assert float(start.sum()) == pytest.approx(float(whole))
     assert float(start.std() / start.mean()) == pytest.approx(0.2 / 3, rel=0.2)
-    expected, _ = released(part.responses[0, 0], dense(part.sums), start, 200)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.01 * float(expected.std()))
-    _, loss = released(part.responses[0, 0], dense(part.sums), found, 1)
+    pixels, responses = dense(part.sums), part.responses[0, 0]
+    for steps, maps in ((5, early), (200, found)):
+        expected, _ = released(responses, pixels, start, steps)
+        torch.testing.assert_close(maps, expected, rtol=0, atol=1e-3 * float(expected.std()))
+    _, loss = released(responses, pixels, found, 1)
     ours = solvers.loss(method.gap(part.sums), found[None], part.responses[0])
     assert float(ours) == pytest.approx(loss, rel=1e-4)
 
@@ -181,6 +184,11 @@ def test_forward_passes_are_counted(arguments, each, once):
     method.attribute(images, targets)
     assert sum(batches) == 3 * each + once
     assert max(batches) == 8
+
+
+def test_sampling_knows_its_forward_passes():
+    sampling = Sampling((5, 8), (10, 11), (None, 0.5), 3, 0, batch_size=8, channels_last=True)
+    assert sampling.forwards() == 21 + 13 * 3
 
 
 def test_ten_classes_cost_the_forward_passes_of_one():
@@ -284,8 +292,23 @@ def test_runs_are_independent_and_the_first_is_that_of_a_single_run(monkeypatch)
     assert how == "min"
     assert torch.equal(three[:2], two)
     assert torch.equal(two[:1], one)
-    assert not torch.allclose(three[0], three[1])
     assert not torch.allclose(three[1], three[2])
+
+
+def test_runs_have_their_own_masks_and_noise(monkeypatch):
+    images, classes = noise(1), torch.zeros(1, 1, dtype=torch.int64)
+    method = explain(Linear(), runs=2, steps=0)
+    first_run, second_run = (method.measure(images, classes, run)[1][0].sums for run in (0, 1))
+    assert not torch.equal(dense(first_run), dense(second_run))
+    small, large = (
+        group.offsets
+        for group in explain(Linear(), sides=[56, 56]).measure(images, classes)[1][0].sums.groups
+    )
+    assert not torch.equal(small, large)  # nor do two sides share their draws
+    monkeypatch.setattr(sloc, "aggregate", lambda maps, how: maps)
+    starts = method.class_maps(images, classes)
+    assert not torch.allclose(starts[0], starts[1])
+    torch.testing.assert_close(starts[0].sum(), starts[1].sum())
 
 
 def test_map_over_steps_begins_at_the_start_and_ends_at_the_map():

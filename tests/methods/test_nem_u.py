@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from explainers.methods.nem_u import NEMU
+from tests import planted
+
+SMALL = {"widths": [16, 16, 16, 16]}
+
+
+def test_terms_by_hand():
+    method = NEMU(planted.explanandum(), distance=4.0, area=0.5, **SMALL)
+    image = torch.zeros(1, 3, 32, 32)
+    image[:, :, :16, :16], image[:, :, 16:, 16:] = 0.6, 0.8
+    mask = torch.zeros(1, 32, 32)
+    mask[:, :16, :16], mask[:, 16:, 16:] = 1.0, 0.25
+    method.masks = lambda *_: mask
+    terms = method.loss_terms({"image": image}, torch.Generator())
+    # Deepest features: each channel the brightness of its quadrant, over the map.
+    whole, kept = torch.tensor([0.6, 0, 0, 0.8]), torch.tensor([0.6, 0, 0, 0.2])
+    cosine = float(whole @ kept / (whole.norm() * kept.norm()))
+    assert terms["distance"].item() == pytest.approx(4 * (1 - cosine) / 2, rel=1e-4)
+    assert terms["area"].item() == pytest.approx(0.5 * 1.25 / 4)
+
+
+def test_its_masks_shrink_to_what_the_representation_needs():
+    """With a layer that sees one quadrant's brightness and a constant, the rest can go."""
+    torch.manual_seed(0)
+    method = NEMU(planted.explanandum("vit"), layer="block", area=0.2, **SMALL)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(60):
+        images, _ = planted.scenes(4, seed=step + 1)
+        images = images * planted.quadrant_masks(32, 32)[0]  # nothing but the first quadrant
+        loss = sum(method.loss_terms({"image": images}, torch.Generator()).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        masks = method.eval().attribute(images, torch.ones(4, 4, dtype=torch.bool))
+    inside, outside = masks[:, :16, :16].mean(), masks[:, 16:, 16:].mean()
+    assert inside > 3 * outside
+    assert 0 <= masks.min() <= masks.max() <= 1
+
+
+def test_it_has_no_target():
+    method = NEMU(planted.explanandum(), **SMALL).eval()
+    images, targets = planted.scenes(2)
+    assert torch.equal(
+        method.attribute(images, targets), method.attribute(images, targets.roll(1, 1))
+    )
+    assert not method.class_specific
+    with pytest.raises(ValueError, match="optimizer must be one of"):
+        NEMU(planted.explanandum(), optimizer="sgd")
