@@ -8,7 +8,7 @@ from explainers.omega import draw_k, gumbel, omega
 
 
 def algorithm_1(a, x, k, r, u, position):
-    """The paper's listing, line by line, with its own noise `u`; `position` is what `A[k]` reads."""
+    """The paper's listing, line by line, with its noise `u`; `position` is what `A[k]` reads."""
     a = a - a.logsumexp(dim=0)
     g = -torch.log(-torch.log(u))
     a = a + g
