@@ -168,7 +168,8 @@ class LearnedExplainer(Explainer):
 
     Subclasses return their named, weighted loss terms; one step serves training and validation.
     A batch without `target` (unlabelled photographs) is given the explanandum's own prediction, if
-    the method `uses_targets` at all.
+    the method `uses_targets` at all: the top class, or with `multi_label` all above 0.5 and no
+    class at all where there is none.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -216,7 +217,7 @@ class LearnedExplainer(Explainer):
     def _step(self, batch: dict[str, Any], stage: str, step: int) -> Tensor:
         if self.uses_targets:
             if "target" not in batch:
-                batch = {**batch, "target": self.explanandum.predict(batch["image"])}
+                batch = {**batch, "target": self._predicted(batch["image"])}
             self.check_inputs(batch["image"], batch["target"])
         seed = hash((self.seed, step, self.global_rank)) & (2**63 - 1)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -233,6 +234,12 @@ class LearnedExplainer(Explainer):
             sync_dist=stage == "val",
         )
         return loss
+
+    @torch.no_grad()
+    def _predicted(self, images: Tensor) -> Tensor:
+        if self.explanandum.multi_label:
+            return self.explanandum(images) > 0  # no fallback: a guess would be a wrong label
+        return self.explanandum.predict(images)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam over whatever learns, with the schedule stepped per batch."""

@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 
 from explainers import builders
 from explainers.base import warmup_cosine
+from explainers.cutouts import cut_outs
 
 
 class Classifier(LightningModule):
@@ -30,8 +31,7 @@ class Classifier(LightningModule):
 
     With `head`, only those modules learn, from a fresh start, and all else stays frozen in eval
     mode: the recipe of Stalder et al., NeurIPS 2022, section 4 (its code; the paper says
-        "fine-tune"). Without,
-    everything learns.
+    "fine-tune"). Without, everything learns.
 
     Args:
         model: As for `builders.build`, or any module from normalised images to logits.
@@ -49,9 +49,14 @@ class Classifier(LightningModule):
         weight_decay: AdamW's weight decay; with 0 it is Adam.
         schedule: "constant", or "cosine": 5 % linear warm-up, then cosine to 0.
         smoothing: Label smoothing; binary targets become smoothing and 1 - smoothing.
+        cut_outs: Share of the training images whose objects are cut out or removed, see
+            `cutouts.cut_outs`; the data need masks. Explanations of such a classifier find objects.
+        freeze_statistics: BatchNorm keeps its running statistics, which cut-outs would spoil.
+        seed: Of the cut-outs.
 
     Raises:
-        ValueError: If a name in `head` is not a module of the model.
+        ValueError: If a name in `head` is not a module of the model, or `cut_outs` is not in [0, 1]
+            or asked of a single-label classifier, for which an image always shows a class.
     """
 
     mean: Tensor
@@ -73,8 +78,16 @@ class Classifier(LightningModule):
         weight_decay: float = 0.0,
         schedule: Literal["constant", "cosine"] = "constant",
         smoothing: float = 0.0,
+        cut_outs: float = 0.0,
+        freeze_statistics: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        if not 0.0 <= cut_outs <= 1.0 or (cut_outs and not multi_label):
+            raise ValueError(
+                "cut_outs must lie in [0, 1] and needs multi_label, "
+                f"got {cut_outs} and multi_label {multi_label}"
+            )
         self.save_hyperparameters(
             ignore=["model"] if isinstance(model, nn.Module) else [], logger=False
         )
@@ -93,10 +106,11 @@ class Classifier(LightningModule):
             )
         self.multi_label, self.smoothing = multi_label, smoothing
         self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
+        self.cut_outs, self.freeze_statistics, self.seed = cut_outs, freeze_statistics, seed
         self.head = list(head) if head else None
         if self.head:
             _restart_head(self.network, self.head)
-            self.train()
+        self.train()
         self.metrics = nn.ModuleDict(
             {f"{stage}_": metrics(num_classes, multi_label) for stage in ("val", "test")}
         )
@@ -112,6 +126,10 @@ class Classifier(LightningModule):
             self.network.eval()
             for name in self.head:
                 self.network.get_submodule(name).train()
+        if self.freeze_statistics:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         return self
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -122,9 +140,22 @@ class Classifier(LightningModule):
         return F.cross_entropy(logits, targets.int().argmax(dim=1), label_smoothing=self.smoothing)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of a batch."""
-        loss = self.loss(self(batch["image"]), batch["target"])
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        """Loss of a batch; its cut-outs depend on (seed, global step): a resumed fit repeats them.
+
+        Raises:
+            ValueError: If cut-outs are asked for and the batch has no masks.
+        """
+        images, targets = batch["image"], batch["target"]
+        if self.cut_outs:
+            if "mask" not in batch:
+                raise ValueError("cut_outs needs data with masks (VOC: image_sets Segmentation)")
+            seed = hash((self.seed, self.global_step, self.global_rank)) & (2**63 - 1)
+            generator = torch.Generator().manual_seed(seed)
+            images, targets = cut_outs(
+                images, targets, batch["mask"], self.cut_outs, self.mean, generator
+            )
+        loss = self.loss(self(images), targets)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
