@@ -15,6 +15,7 @@ from tests import planted
 METHODS = sorted(Path("configs/methods").glob("*.yaml"))
 KINDS = ("cnn", "vit")
 TINY = {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
+FEW = {"steps": 40, "samples": 200}  # of per-image methods: enough for the planted truth
 STEPS = 80
 BUILT: dict[tuple[str, str], Explainer] = {}
 
@@ -28,12 +29,17 @@ def build(path: Path, kind: str) -> Explainer:
         arguments = config.get("init_args", {})
         if "backbone" in arguments:
             arguments |= TINY | {"lr": 3e-3, "schedule": "constant"}
+        for name, few in FEW.items():
+            if name in arguments:
+                arguments[name] = min(arguments[name], few)
         if "optimizer" in arguments:
             arguments |= {"widths": [16] * 5}
         torch.manual_seed(0)
         method = cls(planted.explanandum(kind), **arguments)
         if isinstance(method, LearnedExplainer):
             train(method)
+        elif hasattr(method, "estimate"):  # statistics of a layer's features
+            method.estimate(planted.scenes(64)[0])
         BUILT[path.stem, kind] = method.eval()
     return BUILT[path.stem, kind]
 

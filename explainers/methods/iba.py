@@ -1,0 +1,253 @@
+"""Information bottleneck for attribution: noise in a layer, as much as the class can bear."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from explainers.base import Explainer, NotDefinedError
+from explainers.explanandum import Explanandum
+from explainers.neurons import (
+    FeatureStatistics,
+    Grid,
+    from_neurons,
+    on_map,
+    replaced,
+    to_neurons,
+)
+from explainers.optimize import Tick, log_odds, minimize, resize, solve_pairs
+
+
+class IBA(Explainer):
+    """Bits that each place of a layer passes on so that the class is still told.
+
+    Each feature R of one layer is mixed with noise that looks like the layer's features,
+    Z = lambda R + (1 - lambda) N(mean, std^2), lambda = sigmoid(alpha). For each image and class,
+    alpha descends the cross-entropy of the class plus `beta` times the mean over the features of
+    KL(p(Z | R) || N(mean, std^2)), the information Z has of R. The map is that information in bits,
+    summed over channels, as bits a pixel: resized bilinearly and scaled to keep its sum.
+
+    Source: Schulz et al., "Restricting the Flow: Information Bottlenecks for Attribution", ICLR
+    2020, section 3 (the per-sample bottleneck) and the released code. Differs: the map is of alpha
+    after the last step (released: before it), resizing keeps the sum exactly (released: scales by
+    the areas, the same where the image is a multiple of the layer), images of any size are taken
+    (the statistics are then resized bilinearly), and with sigmoid heads the cross-entropy is that
+    of the class alone. Tokens that are no place in the image (class, register) pass the bottleneck
+    without smoothing, and their bits are not in the map.
+
+    The mean and standard deviation of every feature come from images: `train.py fit` reads the
+    training images once, learns nothing else and stops; the checkpoint holds the statistics. In
+    Python, call `estimate` with batch after batch.
+
+    Cost: 1 + `steps` * `samples` forward passes for each image and class, and `steps` * `samples`
+    backward passes, from the logits to the layer.
+
+    Args:
+        explanandum: The classifier to explain.
+        layer: Module name of the layer in `explanandum.model`; None takes `default_layer`.
+        relu: The layer's features are never negative: mixtures are cut off at 0. None: if no image
+            of the statistics had a negative one.
+        beta: Price of information in units of the cross-entropy, per mean nat of a feature.
+        steps: Steps of Adam.
+        lr: Its learning rate.
+        samples: Noise samples of each step, the same for every image.
+        start: Initial alpha; 5 passes nearly everything on.
+        sigma: Width in features of the Gaussian (cut at 2 sigma, borders mirrored) that smooths
+            lambda; 0 does not smooth.
+        least_std: Smaller standard deviations count as this.
+        images: How many images a fit looks at; published are 10000.
+        pairs: Image-class pairs optimised side by side, `samples` images each; changes only speed
+            and memory.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If a number is out of range, or there is no such layer.
+        NotDefinedError: If no layer is given and no default found.
+    """
+
+    needs = ("features", "gradients")
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        layer: str | None = None,
+        relu: bool | None = None,
+        beta: float = 10.0,
+        steps: int = 10,
+        lr: float = 1.0,
+        samples: int = 10,
+        start: float = 5.0,
+        sigma: float = 1.0,
+        least_std: float = 0.01,
+        images: int = 10000,
+        pairs: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(explanandum, seed)
+        if min(steps, samples, pairs) < 1 or images < 2 or min(lr, least_std) <= 0:
+            raise ValueError(
+                "steps, samples, pairs, lr and least_std must be positive and images at least 2, "
+                f"got {steps}, {samples}, {pairs}, {lr}, {least_std} and {images}"
+            )
+        if min(beta, sigma) < 0:
+            raise ValueError(f"beta and sigma must not be negative, got {beta} and {sigma}")
+        self.layer = default_layer(explanandum) if layer is None else layer
+        names = [name for name, _ in explanandum.model.named_modules() if name]
+        if self.layer not in names:
+            raise ValueError(f"no module {self.layer!r} in the explanandum; it has {names}")
+        self.relu, self.beta, self.steps, self.lr, self.samples = relu, beta, steps, lr, samples
+        self.start, self.sigma, self.least_std = start, sigma, least_std
+        self.images, self.pairs = images, pairs
+        self.channels_last = getattr(explanandum.model, "output_fmt", "NCHW") == "NHWC"
+        self.statistics = FeatureStatistics()
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps (B, H, W) >= 0 in bits a pixel.
+
+        Raises:
+            ValueError: If the statistics are not estimated yet.
+        """
+        return self.merged_map(images, targets)
+
+    def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Maps (B, k, H, W) of several classes an image, each optimised for itself."""
+        if self.statistics.images < 2:
+            raise ValueError(
+                "IBA does not know the layer's features yet: load a checkpoint of "
+                "`train.py fit -c configs/methods/iba.yaml ...`, or call estimate(images) first"
+            )
+        return solve_pairs(self._solve, images.detach(), classes, self.steps, self.pairs, "IBA")
+
+    def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
+        neurons, grid = self._neurons(images)
+        mean, std, active = self.statistics.read(grid, self.least_std)
+        lowest = 0.0 if self._rectified() else -math.inf
+        normal, generator = (neurons - mean) / std, self.generator()
+        wanted = classes.repeat_interleave(self.samples)
+        shown = images.repeat_interleave(self.samples, dim=0)
+
+        def noise_share(alpha: Tensor) -> Tensor:  # 1 - lambda, exact where lambda is near 1
+            return on_map((-alpha).sigmoid(), grid, lambda maps: smooth(maps, self.sigma))
+
+        def objective(alpha: Tensor, step: int) -> Tensor:
+            noise = torch.randn(self.samples, *normal.shape[1:], generator=generator).to(normal)
+            share = noise_share(alpha)
+            mixed = ((1 - share) * normal).unsqueeze(1) + share.unsqueeze(1) * noise
+            passed = ((mean + std * mixed) * active).clamp(min=lowest).flatten(0, 1)
+            logits = self._logits(shown, passed)
+            odds = log_odds(logits, wanted, self.explanandum.multi_label)
+            error = F.softplus(-odds).view(-1, self.samples).mean(dim=1)  # -ln p
+            return error + self.beta * (information(normal, share) * active).mean(dim=(1, 2))
+
+        alpha = minimize(
+            objective,
+            torch.full_like(normal, self.start),
+            self.steps,
+            lambda parameters: torch.optim.Adam(parameters, lr=self.lr),
+            tick,
+        )
+        nats = (information(normal, noise_share(alpha)) * active).sum(dim=1)  # (n, P)
+        bits = nats[:, -grid[0] * grid[1] :].reshape(-1, *grid) / math.log(2)
+        large = resize(bits, (images.shape[-2], images.shape[-1]))
+        return large * (_total(bits) / _total(large).clamp(min=torch.finfo(large.dtype).tiny))
+
+    def _rectified(self) -> bool:
+        return bool(self.statistics.lowest >= 0) if self.relu is None else self.relu
+
+    def _logits(self, images: Tensor, neurons: Tensor) -> Tensor:
+        """What the explanandum says of images (B, 3, H, W) whose layer gives neurons (B, C, P)."""
+
+        def lay(output: Tensor) -> Tensor:
+            return from_neurons(neurons, output, self.channels_last)
+
+        with replaced(self.explanandum.model, self.layer, lay):
+            logits: Tensor = self.explanandum(images)
+        return logits
+
+    @torch.no_grad()
+    def estimate(self, images: Tensor) -> None:
+        """Add images (B, 3, H, W) in [0, 1] to the statistics of the layer's features.
+
+        Raises:
+            ValueError: If earlier images had another size.
+        """
+        self.statistics.update(*self._neurons(images))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the statistics, and end the fit once there are enough images."""
+        self.estimate(batch["image"])
+        self.trainer.should_stop = bool(self.statistics.images >= self.images)
+
+    def configure_optimizers(self) -> None:
+        """None: statistics are counted, not descended to."""
+
+    @torch.no_grad()
+    def _neurons(self, images: Tensor) -> tuple[Tensor, Grid]:
+        """The layer's features of images, as `to_neurons` gives them."""
+        found: list[tuple[Tensor, Grid]] = []
+
+        def look(output: Tensor) -> Tensor:
+            aspect = images.shape[-2] / images.shape[-1]
+            found.append(to_neurons(output, aspect, self.channels_last))
+            return output
+
+        with replaced(self.explanandum.model, self.layer, look):
+            self.explanandum(images)
+        return found[0]
+
+
+def default_layer(explanandum: Explanandum) -> str:
+    """Name of the middle one of the layers that make the feature pyramid.
+
+    Of `feature_layers` if the explanandum has them, else of timm's, at strides from 2 on: stride 8
+    for most CNNs (layer2 of a ResNet, as published), the last block of a ViT's first half.
+
+    Raises:
+        NotDefinedError: If neither is known.
+    """
+    info = getattr(explanandum.model, "feature_info", [])
+    strided = [level["module"] for level in info if level["reduction"] >= 2]
+    if not (layers := explanandum.feature_layers or strided):
+        raise NotDefinedError(
+            f"{type(explanandum.model).__name__} has no known feature pyramid: set layer to the "
+            "name of a module in its middle, as in named_modules()"
+        )
+    return str(layers[(len(layers) - 1) // 2])
+
+
+def information(normal: Tensor, share: Tensor) -> Tensor:
+    """KL(N((1 - s) x, s^2) || N(0, 1)) in nats, of normalised features x and noise shares s.
+
+    Example:
+        >>> information(torch.tensor([0.0, 2.0, 2.0]), torch.tensor([1.0, 1.0, 0.5]))
+        tensor([0.0000, 0.0000, 0.8181])
+    """
+    share = share.clamp(min=torch.finfo(share.dtype).tiny)
+    return (((1 - share) * normal).square() + share.square() - 1) / 2 - share.log()
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian mean of maps (..., h, w), cut at 2 sigma, borders mirrored; sigma 0 changes nothing.
+
+    Constant maps stay as they are.
+    """
+    if sigma == 0:
+        return maps
+    down, across = (_mirrored(length, sigma).to(maps) for length in maps.shape[-2:])
+    return down @ maps @ across.mT
+
+
+def _mirrored(length: int, sigma: float) -> Tensor:
+    """Matrix (length, length) that smooths a row, mirrored about its outer places."""
+    radius, period = round(2 * sigma), max(1, 2 * (length - 1))
+    taps = torch.arange(-radius, radius + 1)
+    folded = (torch.arange(length)[:, None] + taps).remainder(period)
+    places = F.one_hot(torch.minimum(folded, period - folded), length)  # (length, taps, length)
+    weights = (-0.5 * (taps / sigma).square()).softmax(dim=0)
+    return (weights[:, None] * places).sum(dim=1)
+
+
+def _total(maps: Tensor) -> Tensor:
+    return maps.sum(dim=(-2, -1), keepdim=True)
