@@ -238,7 +238,8 @@ class LearnedExplainer(Explainer):
     @torch.no_grad()
     def _predicted(self, images: Tensor) -> Tensor:
         if self.explanandum.multi_label:
-            return self.explanandum(images) > 0  # no fallback: a guess would be a wrong label
+            logits: Tensor = self.explanandum(images)
+            return logits > 0  # no fallback: a guess would be a wrong label
         return self.explanandum.predict(images)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -19,8 +19,9 @@ class UNetDecoder(nn.Module):
     Source: Ra-NEM's released code (ResNet50: 9.68 million weights). Each block doubles the
     resolution and joins the next shallower features; the image itself is not used. The blocks below
     the shallowest features have no skip: one for a CNN whose pyramid starts at stride 2, two at
-    stride 4, where the released decoder repeats ConvNeXt's stem instead. Odd sizes: the upsampled
-    map is resized to its skip by nearest neighbour, the last one bilinearly to the image.
+    stride 4, where the released decoder repeats ConvNeXt's stem instead. Odd sizes, and images so
+    small that two levels share one: the upsampled map is resized to its skip by nearest neighbour,
+    the last one bilinearly to the image.
 
     The decoder of segmentation-models-pytorch does not fit: its blocks are ReLU convolutions
     without dropout, and its count and widths are tied to its own encoders.
@@ -44,6 +45,7 @@ class UNetDecoder(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
+        self.levels = len(channels)
         self.depth = channels[-1]  # channels of the bottleneck
         skips = [*channels[-2::-1], *[0] * round(math.log2(stride))]
         count = len(skips)
@@ -60,7 +62,16 @@ class UNetDecoder(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor], size: torch.Size | tuple[int, int]) -> Tensor:
-        """Features (B, C_i, h_i, w_i), shallow to deep, and the images' (H, W) -> (B, 1, H, W)."""
+        """Features (B, C_i, h_i, w_i), shallow to deep, and the images' (H, W) -> (B, 1, H, W).
+
+        Raises:
+            ValueError: If the pyramid has another number of levels than the decoder was made for.
+        """
+        if len(features) != self.levels:
+            raise ValueError(
+                f"expected {self.levels} levels of features, got {len(features)} of images of "
+                f"{size[0]} x {size[1]} pixels: take larger images"
+            )
         x = features[-1]
         skips = [*features[-2::-1], *[None] * (len(self.blocks) - len(features) + 1)]
         for block, skip in zip(self.blocks, skips, strict=True):
@@ -124,6 +135,26 @@ class PlainBlock(nn.Module):
         return merged
 
 
+class Depthwise(nn.Conv2d):
+    """3x3 convolution of each channel by itself, reflected at the border.
+
+    Reflecting needs a second pixel; a side of only one repeats it, as `numpy.pad` does.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            channels, channels, 3, padding=1, padding_mode="reflect", groups=channels, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, channels, h, w) -> the same shape."""
+        height, width = x.shape[-2:]
+        if min(height, width) > 1:
+            return super().forward(x)
+        repeated = x.expand(-1, -1, max(2, height), max(2, width))
+        return super().forward(repeated)[..., :height, :width]
+
+
 def _join(x: Tensor, skip: Tensor | None) -> Tensor:
     if skip is None:
         return x
@@ -137,8 +168,7 @@ def _pointwise(ins: int, outs: int) -> list[nn.Module]:
 
 
 def _separable(ins: int, outs: int) -> list[nn.Module]:
-    depthwise = nn.Conv2d(ins, ins, 3, padding=1, padding_mode="reflect", groups=ins, bias=False)
-    return [depthwise, *_pointwise(ins, outs)]
+    return [Depthwise(ins), *_pointwise(ins, outs)]
 
 
 def _full(ins: int, outs: int) -> list[nn.Module]:

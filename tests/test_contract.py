@@ -15,7 +15,11 @@ from tests import planted
 METHODS = sorted(Path("configs/methods").glob("*.yaml"))
 KINDS = ("cnn", "vit")
 TINY = {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
-FEW = {"steps": 40, "samples": 200}  # of per-image methods: enough for the planted truth
+FEW = {
+    "steps": 40,
+    "samples": 200,
+    "size": 14,
+}  # of per-image methods: enough for the planted truth
 STEPS = 80
 BUILT: dict[tuple[str, str], Explainer] = {}
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,11 @@ FAMILIES = {
     "test_vit": {},
     "deit_tiny_patch16_224": {"depth": 12, "embed_dim": 24, "num_heads": 2},
 }
+
+
+def silu(value):
+    value = value / (1 + 1e-5) ** 0.5  # an untrained batch norm
+    return value * value.sigmoid()
 
 
 def size_of(network):
@@ -77,11 +83,6 @@ def test_a_plain_block_by_hand():
         torch.nn.init.zeros_(conv.weight)
         conv.weight.data[:, :, 1, 1] = 1.0  # adds its input channels
     x, skip = torch.tensor([[[[1.0]]]]), torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
-
-    def silu(value):
-        value = value / (1 + 1e-5) ** 0.5  # an untrained batch norm
-        return value * value.sigmoid()
-
     torch.testing.assert_close(block(x, skip), silu(silu(1 + skip)))
 
 
@@ -91,6 +92,59 @@ def test_upsampling_is_aligned_with_its_skip_on_odd_sizes():
     block.merge.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     block.eval()(torch.arange(9.0).view(1, 1, 3, 3), torch.zeros(1, 1, 5, 5))
     assert seen[0][0, 0, 0].tolist() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (2, 2), (4, 5)])
+def test_a_depthwise_convolution_reflects_and_repeats_a_single_pixel(size):
+    conv = unet.Depthwise(2)
+    maps = torch.rand(3, 2, *size)
+    padded = np.pad(maps.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    expected = np.einsum("bchwij,cij->bchw", windows, conv.weight.detach().numpy()[:, 0])
+    torch.testing.assert_close(conv(maps).detach(), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(
+    "sides", [[2, 1, 1], [4, 2, 1, 1], [1, 1, 1], [8, 4, 2]], ids="levels {}".format
+)
+def test_levels_of_one_size_by_hand(sides):
+    """Flat levels, weights that neither sharpen nor smooth: flat scores, a chain of numbers."""
+    network = unet.UNetDecoder([1] * len(sides), stride=2, widths=[1]).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.ConvTranspose2d):
+            module.weight.data.zero_()[:, :, 1:3, 1:3] = 1.0  # repeats each pixel
+        elif isinstance(module, unet.Depthwise):
+            module.weight.data.fill_(1 / 9)
+        elif isinstance(module, torch.nn.Conv2d):
+            module.weight.data.fill_(1.0)  # adds its input channels
+    values = torch.arange(1.0, len(sides) + 1)
+    levels = [torch.full((1, 1, n, n), float(v)) for n, v in zip(sides, values, strict=True)]
+    expected = values[-1]
+    for skip in [*values[:-1].flip(0), torch.tensor(0.0)]:
+        expected = silu(silu(silu(silu(expected)) + skip))
+    size = (2 * sides[0], 2 * sides[0])
+    with torch.no_grad():
+        torch.testing.assert_close(network(levels, size), expected.expand(1, 1, *size))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_images_below_the_stride_are_scored_and_learned_from(name):
+    explanandum = Explanandum(name, num_classes=3)
+    network = unet.decoder(explanandum, widths=[8] * 5)
+    for size in [(16, 16), (16, 48)]:
+        levels = explanandum.features(torch.rand(2, 3, *size))
+        assert levels[-2].shape[-2] == levels[-1].shape[-2] == 1
+        network.zero_grad()
+        network(levels, size).square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in network.parameters())
+        assert network.blocks[0].up[0].weight.grad.abs().sum() > 0
+
+
+def test_a_pyramid_of_another_depth_is_refused():
+    network = unet.UNetDecoder([4, 4, 4], stride=2, widths=[8])
+    levels = [torch.rand(1, 4, side, side) for side in (4, 2)]
+    with pytest.raises(ValueError, match="expected 3 levels of features, got 2 of images of 8 x 8"):
+        network(levels, (8, 8))
 
 
 def test_scores_keep_full_precision_under_autocast():

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from explainers import masking
-from explainers.base import Explainer, LearnedExplainer
+from explainers.base import Explainer
 from explainers.callbacks import drawing
 from explainers.callbacks.measure import unit
 
@@ -25,8 +25,9 @@ class LogMaps(Callback):
 
     Args:
         images: Number of images.
-        topk: Classes on the second sheet; 0 draws none. Only trained explainers that give all
-            classes at once (with a `class_maps` of their own) get it: it asks for every class.
+        topk: Classes on the second sheet; 0 draws none. Only explainers that share work among
+            classes (with a `class_maps` of their own, without gradients) get it: it asks for every
+            class.
         every_n_epochs: Validation epochs between sheets.
         output_dir: Folder; None takes `maps` in the logger's, or runs/maps without a logger.
         candidates: With more classes than this, only the most probable so many compete for the
@@ -112,9 +113,8 @@ class LogMaps(Callback):
         self._rows += [
             explained(module, image, values) for image, values in zip(images, maps, strict=True)
         ]
-        shares = isinstance(module, LearnedExplainer) and (
-            type(module).class_maps is not Explainer.class_maps
-        )
+        own = type(module).class_maps is not Explainer.class_maps
+        shares = own and "gradients" not in module.needs
         for row, image in enumerate(images if self.topk and shares else ()):
             shown, titles = strongest(
                 module, image, None if labels is None else labels[row], self.topk, self.candidates

@@ -12,6 +12,7 @@ from explainers import masking
 from explainers.base import Explainer
 from explainers.callbacks.batches import class_ids, take
 from explainers.metrics.base import PerImageMetric, masked_logits
+from explainers.metrics.passes import counted
 
 # input of a metric -> key of the batch, which only some data have
 DATA_KEYS = {"mask": "mask", "void": "void", "labels": "target", "boxes": "boxes", "parts": "parts"}
@@ -37,12 +38,14 @@ def measure(
         they are no masks.
     """
     ids = class_ids(inputs["targets"])
-    maps, seconds = timed(explainer, inputs["images"], inputs["targets"])
+    with counted(explainer.explanandum) as counts:
+        maps, seconds = timed(explainer, inputs["images"], inputs["targets"])
     merged = [metric for metric in metrics if not metric.per_class]
     values: Values = {}
     shared = inputs | {
         "explainer": explainer,
         "seconds": torch.full((len(ids),), seconds, dtype=torch.float64),
+        "passes": torch.tensor([counts], dtype=torch.float64).expand(len(ids), 2) / len(ids),
     }
     _add(values, [(i, _join(c)) for i, c in enumerate(ids)], merged, shared | {"maps": maps})
     for row, _ in list(values.items()):

@@ -19,11 +19,12 @@ from explainers.callbacks.scorefile import differences, write_atomically
 
 
 class SaveMaps(Callback):
-    """Writes each predicted map as it comes: the map itself, a heat map and an overlay.
+    """Writes each predicted map as it comes: the map, its classes, a heat map and an overlay.
 
     The files mirror the images' names: `cats/1.jpg` becomes `cats/1.jpg.npy` (float32, (H, W), as
-    the method gives it), `cats/1.jpg.heat.png` and `cats/1.jpg.overlay.png` (min-maxed if the maps
-    are not masks). Images whose files exist are taken out of their batch, so an interrupted run
+    the method gives it), `cats/1.jpg.classes.txt` (the predicted classes that it explains, a name a
+    line), `cats/1.jpg.heat.png` and `cats/1.jpg.overlay.png` (min-maxed if the maps are not masks).
+    Images whose files exist are taken out of their batch, so an interrupted run
     goes on where it stopped; of a batch that is done altogether the first image stays in, since a
     prediction cannot be skipped.
 
@@ -81,13 +82,21 @@ class SaveMaps(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the files of the batch, the map last: where it is, the others are."""
-        maps = outputs["maps"].detach().float()
-        for name, image, values, shown in zip(
-            batch["name"], batch["image"], maps, unit(_explainer(pl_module), maps), strict=True
+        maps, explainer = outputs["maps"].detach().float(), _explainer(pl_module)
+        class_names = explainer.explanandum.class_names
+        for name, image, values, shown, target in zip(
+            batch["name"],
+            batch["image"],
+            maps,
+            unit(explainer, maps),
+            outputs["targets"],
+            strict=True,
         ):
             if not self._path(name, ".npy").exists():
                 drawing.save(drawing.heat(shown), self._path(name, ".heat.png"))
                 drawing.save(drawing.overlay(image, shown), self._path(name, ".overlay.png"))
+                found = [class_names[index] for index in target.nonzero().flatten().tolist()]
+                self._path(name, ".classes.txt").write_text("\n".join(found) + "\n", "utf-8")
                 _save_array(values.cpu().numpy(), self._path(name, ".npy"))
 
     def _path(self, name: str, ending: str) -> Path:

@@ -21,8 +21,8 @@ class PerImageMetric(Metric):
     `images` (B, 3, H, W), `targets` (B, K) bool (what the map explains), `mask` (B, H, W) bool
     (where the targets are), `void` (B, H, W) bool (pixels that count nowhere), `labels` (B, K) bool
     (what the image shows), `logits` and `masked_logits` (B, K) of the images and of the images kept
-    under the maps, `explanandum`, `explainer`, and `seconds` (B,). Every metric may be handed all
-    of them and takes its share.
+    under the maps, `explanandum`, `explainer`, `seconds` (B,) and `passes` (B, 2). Every metric may
+    be handed all of them and takes its share.
 
     An image's values do not depend on the other images, but for the last bits of what most
     classifiers say, which depend on the size of the batch: updates with one image each give the

@@ -91,9 +91,11 @@ def test_saved_maps_mirror_the_names_and_are_not_made_twice(tmp_path):
     files = sorted(
         path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")
     )
-    endings = ("heat.png", "npy", "overlay.png")
+    endings = ("classes.txt", "heat.png", "npy", "overlay.png")
     expected = [f"folder/{i}.jpg.{ending}" for i in range(3) for ending in endings]
     assert files == [*expected, "settings.json"]
+    classes = (tmp_path / "out" / "folder" / "2.jpg.classes.txt").read_text()
+    assert classes == f"{planted.NAMES[2]}\n"
     saved = np.load(tmp_path / "out" / "folder" / "2.jpg.npy")
     assert saved.dtype == np.float32
     np.testing.assert_array_equal(saved, 3 * planted.quadrant_masks(*SIZE)[2].numpy())

@@ -279,19 +279,30 @@ def test_the_trained_network_is_one_graph_from_images_to_maps(number):
         )
 
 
-def test_onnx_gives_the_same_maps(tmp_path):
+@pytest.mark.parametrize("number", [0, 1, pytest.param(4, marks=pytest.mark.slow)])
+def test_onnx_gives_the_same_maps(number, tmp_path):
     pytest.importorskip("onnxscript", reason="install the extra onnx")
     runtime = pytest.importorskip("onnxruntime", reason="install the extra onnx")
-    method = make().eval()
-    example = (torch.rand(2, 3, 32, 32),)
-    shapes = {"images": {0: torch.export.Dim("batch")}}
-    program = torch.onnx.export(method, example, dynamo=True, dynamic_shapes=shapes, verbose=False)
+    method = networks()[number]
+
+    def inputs(batch):
+        images = torch.rand(batch, 3, *method.explanandum.input_size, generator=seeded())
+        return {"images": images} | (
+            {"classes": torch.arange(batch) % 4} if method.class_specific else {}
+        )
+
+    example, wanted = inputs(2), inputs(5)
+    shapes = {name: {0: torch.export.Dim.DYNAMIC} for name in example}  # any batch
+    program = torch.onnx.export(
+        method, kwargs=example, dynamo=True, dynamic_shapes=shapes, verbose=False
+    )
     program.save(tmp_path / "explainer.onnx")
     session = runtime.InferenceSession(tmp_path / "explainer.onnx")
-    images, targets = planted.scenes(5)
-    found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    found = session.run(None, {name: value.numpy() for name, value in wanted.items()})[0]
+    predicted = method.explanandum.predict(wanted["images"]).int().argmax(dim=1)
+    classes = wanted.get("classes", predicted)
     with torch.no_grad():
-        expected = method.attribute(images, targets)
+        expected = method.class_maps(wanted["images"], classes[:, None])[:, 0]
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
 
 
