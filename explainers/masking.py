@@ -47,6 +47,12 @@ def blur(images: Tensor, kernel_size: int, sigma: float, mean: Tensor) -> Tensor
 FILLS = ("mean", "black", "kernel_blur", "blur", "noise", "images")
 
 
+def check_fill(name: str) -> None:
+    """Raise a ValueError unless a fill depends on its image alone, as all but "images" do."""
+    if name not in (allowed := [known for known in FILLS if known != "images"]):
+        raise ValueError(f"fill must be one of {allowed}, got {name!r}")
+
+
 def fill(
     name: str,
     images: Tensor,

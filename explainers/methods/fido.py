@@ -75,8 +75,7 @@ class FIDO(Explainer):
                 f"weight not negative, got {samples}, {steps}, {size}, {pairs}, {temperature}, "
                 f"{lr}, {sigma} and {weight}"
             )
-        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
-            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        masking.check_fill(fill)
         self.keeps, self.weight, self.samples = objective == "preservation", weight, samples
         self.temperature, self.steps, self.lr, self.size = temperature, steps, lr, size
         self.fill, self.sigma, self.pairs = fill, sigma, pairs

@@ -90,8 +90,7 @@ class IGOSPlusPlus(Explainer):
                 "backtracks, area, variation and noise must not be negative and decay in (0, 1), "
                 f"got {backtracks}, {area}, {variation}, {noise} and {decay}"
             )
-        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
-            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        masking.check_fill(fill)
         self.size, self.steps, self.ig_steps = size, steps, ig_steps
         self.lr, self.decay, self.backtracks = lr, decay, backtracks
         self.area, self.variation, self.edge, self.noise = area, variation, edge, noise

@@ -85,8 +85,7 @@ class LIME(Explainer):
             raise ValueError(
                 f"alpha must be positive, and None with 'kernelshap', got {alpha} with {form!r}"
             )
-        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
-            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        masking.check_fill(fill)
         self.samples, self.segments = samples, segments
         self.compactness, self.sigma, self.form = compactness, sigma, form
         self.alpha = ALPHA[form] if alpha is None else alpha

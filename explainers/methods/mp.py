@@ -93,8 +93,7 @@ class MP(Explainer):
             raise ValueError(f"interpolation must be bilinear or nearest, got {interpolation!r}")
         if init not in ("uniform", "ones", "circle"):
             raise ValueError(f"init must be uniform, ones or circle, got {init!r}")
-        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
-            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        masking.check_fill(fill)
         self.steps, self.lr, self.size, self.interpolation = steps, lr, size, interpolation
         self.l1, self.tv, self.power, self.jitter, self.init = l1, tv, power, jitter, init
         self.noise, self.fill, self.sigma, self.pairs = noise, fill, sigma, pairs

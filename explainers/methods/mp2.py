@@ -88,8 +88,7 @@ class MP2(Explainer):
             raise ValueError(f"gradient must be descent or norm, got {gradient!r}")
         if interpolation not in ("bilinear", "nearest"):
             raise ValueError(f"interpolation must be bilinear or nearest, got {interpolation!r}")
-        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
-            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        masking.check_fill(fill)
         self.size, self.pixels, self.gradient, self.chance = size, pixels, gradient, chance
         self.interpolation, self.ranked = interpolation, ranked
         self.fill, self.sigma, self.pairs = fill, sigma, pairs

@@ -47,8 +47,7 @@ class RISE(Explainer):
                 "masks, grid and batch_size must be positive and probability in (0, 1), "
                 f"got {masks}, {grid}, {batch_size} and {probability}"
             )
-        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
-            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        masking.check_fill(fill)
         self.masks, self.grid, self.probability = masks, (rows, columns), probability
         self.fill, self.batch_size = fill, batch_size
 

@@ -58,8 +58,7 @@ class SlidingPatch(Explainer):
                 "patch must lie in [1, 224], stride and batch_size must be positive, "
                 f"got {patch}, {stride} and {batch_size}"
             )
-        if fill not in (allowed := [name for name in masking.FILLS if name != "images"]):
-            raise ValueError(f"fill must be one of {allowed}, got {fill!r}")
+        masking.check_fill(fill)
         if align not in ("centre", "stretched"):
             raise ValueError(f"align must be 'centre' or 'stretched', got {align!r}")
         self.patch, self.stride, self.fill = patch, stride, fill
