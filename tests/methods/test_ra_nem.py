@@ -129,6 +129,13 @@ def test_a_step_needs_two_forward_passes_and_one_backward():
     assert all(p.grad is not None for p in method.network.parameters())
 
 
+def test_a_gain_multiplies_the_scores():
+    images, _ = planted.scenes(2)
+    with torch.no_grad():
+        one, ten = (make(gain=gain).eval()(images) for gain in (1.0, 10.0))
+    torch.testing.assert_close(ten, 10 * one)
+
+
 def test_labels_are_not_used():
     method = make().eval()  # without dropout
     images, targets = planted.scenes(4)
@@ -310,6 +317,7 @@ def test_onnx_gives_the_same_maps(number, tmp_path):
     ("wrong", "message"),
     [
         ({"samples": 0}, "samples"),
+        ({"gain": 0.0}, "gain"),
         ({"fills": ["mean", "pink"]}, "pink"),
         ({"fills": ["images"]}, "images"),
         ({"loss": "diagonal"}, "loss must be one of"),
