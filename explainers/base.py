@@ -1,6 +1,7 @@
 """The contract of every explanation method, and the base of the trained ones."""
 
 import importlib
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Self
 
@@ -112,7 +113,8 @@ class Explainer(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds this explainer, and drop where its weights once came from."""
         sources = {"pretrained": False, "backbone_weights": None}
-        hparams = dict(self.hparams)
+        accepted = inspect.signature(type(self)).parameters  # Lightning adds those of base classes
+        hparams = {name: value for name, value in self.hparams.items() if name in accepted}
         checkpoint["hyper_parameters"] = hparams | {
             k: v for k, v in sources.items() if k in hparams
         }

@@ -56,6 +56,16 @@ class CLI(LightningCLI):
             name: skip for name, skip in LightningCLI.subcommands().items() if name in cls.commands
         }
 
+    def instantiate_classes(self) -> None:
+        """Build everything; refuse to fit what has nothing to learn."""
+        super().instantiate_classes()
+        kind = type(self.model)
+        if self.subcommand == "fit" and kind.training_step is LightningModule.training_step:
+            raise ValueError(
+                f"{kind.__name__} needs no training: score it with evaluate.py test, the same "
+                "files and -c configs/evaluate.yaml"
+            )
+
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as given: a checkpoint never overrules the command line."""
 
@@ -151,6 +161,8 @@ def one_line(error: Exception, program: str) -> str:
     message = " ".join(told or lines)
     if 'expected "subcommand"' in message:
         message += f" Try: python {program} <subcommand> -c configs/quickstart.yaml; or --help"
+    elif "'lightning.LightningModule'" in message:
+        message = "no method given: add -c configs/methods/<name>.yaml, or --ckpt_path FILE"
     elif found := re.search(r".*class_path '([\w.]+)'.*Option '(\w+)' is not accepted", message):
         module, _, name = found[1].rpartition(".")
         message += _nearest(found[2], getattr(importlib.import_module(module), name))

@@ -141,6 +141,20 @@ def test_without_a_subcommand_it_says_what_to_do(capsys):
     assert "configs/quickstart.yaml" in capsys.readouterr().err
 
 
+FILES = ["-c", "configs/explananda/shapes.yaml", "-c", "configs/data/shapes.yaml"]
+
+
+@pytest.mark.filterwarnings("ignore:.*tensorboardX.*:UserWarning")
+def test_what_has_nothing_to_learn_is_not_fitted(capsys):
+    assert main(CLI, ["fit", "-c", "configs/methods/rise.yaml", *FILES]) == 2
+    assert "RISE needs no training" in capsys.readouterr().err
+
+
+def test_a_forgotten_method_is_named(capsys):
+    assert main(EvaluateCLI, ["test", *FILES, "-c", "configs/evaluate.yaml"]) == 2
+    assert "no method given" in capsys.readouterr().err
+
+
 def test_evaluate_refuses_other_files(tmp_path, capsys):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     for name, told in (("other.ckpt", "not a checkpoint of an explainer"), ("none", "not exist")):

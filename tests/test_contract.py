@@ -151,6 +151,14 @@ def test_it_finds_the_quadrant_that_decides(method):
     assert (mass.sum(dim=(2, 3)).argmax(dim=1) == targets.int().argmax(dim=1)).all()
 
 
+def test_a_checkpoint_names_only_arguments_of_the_class(path):
+    method = build(path, "cnn")
+    checkpoint = {"state_dict": {}}
+    method.on_save_checkpoint(checkpoint)
+    again = type(method)(method.explanandum, **checkpoint["hyper_parameters"])
+    assert dict(again.hparams) == dict(method.hparams)
+
+
 def test_it_works_without_gradients_and_in_a_prediction_loop(method, tmp_path):
     images, targets = planted.scenes(2)
     with torch.no_grad():

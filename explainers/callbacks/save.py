@@ -50,7 +50,7 @@ class SaveMaps(Callback):
         if path.exists() and (found := differences(json.loads(path.read_text()), settings)):
             raise ValueError(
                 f"{self.output_dir} holds the maps of another run: {'; '.join(found[:3])}. "
-                "Give SaveMaps another output_dir, or delete that folder"
+                "Delete that folder, or give SaveMaps another output_dir in a copy of the config"
             )
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)

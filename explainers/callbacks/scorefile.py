@@ -56,7 +56,7 @@ class ScoreFile:
         if found := differences(json.loads(path.read_text()), settings):
             raise ValueError(
                 f"{self.folder} holds the scores of another run: {'; '.join(found[:3])}. "
-                "Give Score another output_dir, or delete scores*.csv there to start anew"
+                "Delete that folder, or give Score another output_dir in a copy of the config"
             )
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:

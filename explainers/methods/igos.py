@@ -14,7 +14,7 @@ DECREASE = 1e-4  # of the objective, for a step to be accepted: this part of wha
 
 
 class IGOSPlusPlus(Explainer):
-    """What two masks remove together: 1 - M_x M_y, where 0 in both decides for the class.
+    """What either of two masks removes: 1 - M_x M_y.
 
     Source: Khorram, Lawson and Fuxin, "iGOS++: Integrated Gradient Optimized Saliency by Bilateral
     Perturbations", CHIL 2021; settings of its released code. With image and fill blended where a
@@ -97,7 +97,7 @@ class IGOSPlusPlus(Explainer):
         self.fill, self.sigma, self.pairs, self.batch_size = fill, sigma, pairs, batch_size
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) in [0, 1]: 1 where both masks remove a pixel."""
+        """Maps (B, H, W) in [0, 1]: 1 where either mask removes a pixel."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:

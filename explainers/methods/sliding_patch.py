@@ -21,9 +21,9 @@ class SlidingPatch(Explainer):
     over all patches that cover it.
 
     Forward passes an image, whatever the number of classes: 1 + r c, where r is
-    (H - patch) // stride + 1 and c is (W - patch) // stride + 1; 4357 at 224 px. Where the stride
-    does not divide H - patch, fewer than `stride` rows at the bottom are never hidden, and likewise
-    at the right.
+    (H - patch) // stride + 1 and c is (W - patch) // stride + 1, patch and stride as scaled; 4357
+    at 224 px, 7226 at 96 px. Where the stride does not divide H - patch, fewer than `stride` rows
+    at the bottom are never hidden, and likewise at the right.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
