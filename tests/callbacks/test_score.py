@@ -127,9 +127,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, capsys):
 def test_a_file_of_another_run_is_refused(tmp_path):
     run(tmp_path)
     before = (tmp_path / "scores.csv").read_text()
-    with pytest.raises(
-        ValueError, match=r"target was label, is predicted.*another output_dir, or delete"
-    ):
+    with pytest.raises(ValueError, match=r"target was label, is predicted.*Delete that folder"):
         run(tmp_path, target="predicted")
     with pytest.raises(
         ValueError, match=r"methods was \['truth', 'wide', .*\], is \['truth', 'wide'\]"

@@ -132,7 +132,7 @@ class Torchmetrics(Callback):
                 maps=masking.minmax(module.attribute(batch["image"], target)),
                 mask=masking.merge(batch["mask"].float(), target), void=batch["void"],
                 labels=batch["target"], parts=batch["parts"], seconds=torch.ones(1),
-                explanandum=module.explanandum, explainer=module,
+                passes=torch.ones(1, 2), explanandum=module.explanandum, explainer=module,
             )  # fmt: skip
 
     def on_test_end(self, trainer, module):
