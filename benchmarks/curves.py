@@ -8,8 +8,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from timing import interleaved
 
 from explainers import Explanandum, curves
 from explainers.curves import Curve
@@ -57,18 +57,6 @@ def insertion_deletion(explanandum: Explanandum, count: int, steps: int, last: b
     images, maps, targets = inputs(count, explanandum.num_classes)
     settings = [Curve("most", "fill", "kernel_blur", steps=steps), Curve(steps=steps)]
     curves.run(explanandum, images, maps, targets, settings, BATCH, channels_last=last)
-
-
-def interleaved(rounds: int, **contenders: Callable[[], object]) -> dict[str, list[float]]:
-    """CPU seconds of each contender in each round; one unmeasured round first."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            if turn:
-                seconds[name].append(time.process_time() - start)
-    return seconds
 
 
 def overhead(rounds: int) -> None:

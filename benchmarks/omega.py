@@ -11,9 +11,7 @@ channels_last contiguous_format` is the full comparison.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,23 +21,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from timing import medians
+
 from explainers import Explanandum
 from explainers.methods.ra_nem import RaNEM
 from explainers.omega import gumbel, omega
 
 SIZE, SAMPLES = 224, 6
-
-
-def interleaved(rounds: int, **contenders: Callable[[], object]) -> dict[str, float]:
-    """Median CPU seconds of each contender over the rounds; one unmeasured round first."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            if turn:
-                seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def algorithm_1(scores: Tensor, k: Tensor, noise: Tensor) -> Tensor:
@@ -66,7 +54,7 @@ def selection(rounds: int, images: int = 8) -> None:
 
     ours, theirs = run(omega, SAMPLES), run(algorithm_1, SAMPLES)
     error = float((ours - theirs).abs().max() / theirs.abs().max())
-    seconds = interleaved(
+    seconds = medians(
         rounds,
         ours=partial(run, omega, SAMPLES),
         ours_shared_noise=partial(run, omega, 1),
@@ -129,7 +117,7 @@ def training_step(model: str, rounds: int, batch: int, layouts: list[str]) -> No
         }
     first = next(m for m in method.explanandum.modules() if isinstance(m, nn.Conv2d))
     print(f"{model}, {batch} images x {SAMPLES} k: {count_passes(method, first, laid)}")
-    seconds = interleaved(rounds, **contenders)
+    seconds = medians(rounds, **contenders)
     best = {
         name: min(seconds[f"{name} {layout}"] for layout in layouts)
         for name in ("floor", "step", "shared_noise", "bf16")

@@ -5,9 +5,7 @@ nothing: one answers 0, the other how much of an object it sees.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from timing import medians
 
 from explainers import Explanandum, solvers
 from explainers.methods.sloc import SLOC
@@ -57,18 +57,6 @@ def plain(model: nn.Module, kind: type[Explanandum] = Explanandum) -> Explanandu
     return kind(model, mean=[0.0] * 3, std=[1.0] * 3)
 
 
-def interleaved(rounds: int, **contenders: Callable[[], object]) -> dict[str, float]:
-    """Median CPU seconds of each contender over the rounds; one unmeasured round first."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.process_time()
-            run()
-            if turn:
-                seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(each) for name, each in seconds.items()}
-
-
 def overhead(rounds: int, images: int) -> None:
     """Milliseconds a masked image with a classifier that costs nothing: masks and their images."""
     generator = torch.Generator().manual_seed(0)
@@ -78,7 +66,7 @@ def overhead(rounds: int, images: int) -> None:
         settings = {"probability": 0.5, "batch_size": 16, "channels_last": channels_last}
         SLOC(plain(Seen(), Free), MASKS, **settings).measure(pictures, FIRST.expand(images, 1))
 
-    seconds = interleaved(rounds, channels_last=partial(run, True), contiguous=partial(run, False))
+    seconds = medians(rounds, channels_last=partial(run, True), contiguous=partial(run, False))
     shown = {name: f"{1000 * s / (MASKS * images):.3f}" for name, s in seconds.items()}
     print(f"own overhead, {MASKS} masks x {images} images, ms per masked image: {shown}")
 
@@ -110,7 +98,7 @@ def solve(rounds: int, images: int) -> None:
         f"adam_{n}": partial(solvers.adam, gap, responses, start, n, lr) for n in (501, 1000)
     }
     runs |= {f"admm_{n}": partial(solvers.admm, factors, responses, start, n) for n in (10, 20)}
-    seconds = interleaved(rounds, setup=lambda: Factors(gap), **runs)
+    seconds = medians(rounds, setup=lambda: Factors(gap), **runs)
     print(f"{images} images, {MASKS} masks; setup once for all images {seconds['setup']:.2f} s")
     limit = solvers.loss(gap, runs["adam_1000"](), responses)
     for name, run in runs.items():

@@ -221,7 +221,7 @@ class LearnedExplainer(Explainer):
             if "target" not in batch:
                 batch = {**batch, "target": self._predicted(batch["image"])}
             self.check_inputs(batch["image"], batch["target"])
-        seed = hash((self.seed, step, self.global_rank)) & (2**63 - 1)
+        seed = step_seed(self.seed, step, self.global_rank)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # for the network's dropout
             terms = self.loss_terms(batch, torch.Generator().manual_seed(seed))
@@ -256,6 +256,11 @@ class LearnedExplainer(Explainer):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of a step's randomness on one process: a resumed fit draws what it would have drawn."""
+    return hash((seed, step, rank)) & (2**63 - 1)
 
 
 def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:

@@ -18,7 +18,7 @@ from torchmetrics.classification import (
 )
 
 from explainers import builders
-from explainers.base import warmup_cosine
+from explainers.base import step_seed, warmup_cosine
 from explainers.cutouts import cut_outs
 
 
@@ -149,7 +149,7 @@ class Classifier(LightningModule):
         if self.cut_outs:
             if "mask" not in batch:
                 raise ValueError("cut_outs needs data with masks (VOC: image_sets Segmentation)")
-            seed = hash((self.seed, self.global_step, self.global_rank)) & (2**63 - 1)
+            seed = step_seed(self.seed, self.global_step, self.global_rank)
             generator = torch.Generator().manual_seed(seed)
             images, targets = cut_outs(
                 images, targets, batch["mask"], self.cut_outs, self.mean, generator

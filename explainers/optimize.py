@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 Tick = Callable[[], object]  # call it once a step
 Solve = Callable[[Tensor, Tensor, Tick], Tensor]

@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from explainers.masks import PatchSums
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from explainers import masking
 from explainers.base import Explainer

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from explainers import masking, masks
 from explainers.base import Explainer

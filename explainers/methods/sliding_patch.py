@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from explainers import masking, networks
 from explainers.base import Explainer
