@@ -91,12 +91,16 @@ def decoder(
     block: Literal["separable", "plain"] = "separable",
     widths: Sequence[int] | None = None,
     dropout: float = 0.2,
+    extra: int = 0,
 ) -> UNetDecoder:
-    """A decoder that fits the explanandum, whose features are looked at once, on a blank image."""
+    """A decoder that fits the explanandum, whose features are looked at once, on a blank image.
+
+    `extra` channels come with each level.
+    """
     height, width = explanandum.input_size
     with torch.no_grad():
         pyramid = explanandum.features(explanandum.mean.expand(1, 3, height, width))
-    channels = [level.shape[1] for level in pyramid]
+    channels = [level.shape[1] + extra for level in pyramid]
     stride = round(width / pyramid[0].shape[-1])
     return UNetDecoder(channels, stride, block, widths or WIDTHS, dropout)
 

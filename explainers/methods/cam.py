@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from explainers import features
 from explainers.base import Explainer, NotDefinedError
 from explainers.explanandum import Explanandum
+from explainers.optimize import log_odds
 
 
 class GradCAM(Explainer):
@@ -94,6 +95,85 @@ class GradCAMPlusPlus(Explainer):
         return (up * shares).sum(dim=(2, 3))
 
 
+class PyramidCAM(Explainer):
+    """Features times gradients at every stage of the network, positive parts, added up.
+
+    Each stage gives the sum over channels of features times gradients of the class's log-odds, cut
+    off at 0, as HiResCAM's map of that stage (Draelos and Carin, arXiv 2011.08891, eq. 6), here
+    standardised and upsampled; their sum shows what is decided where, at all scales. Fusing the
+    stages is LayerCAM's idea (Jiang et al., TIP 2021), who take maxima of a few. This sum is ours.
+
+    One forward and one backward pass an image; a further backward pass for each further class.
+
+    Args:
+        explanandum: The classifier to explain. Its stages are its `feature_layers`, else timm's.
+        seed: Unused; every method has one.
+
+    Raises:
+        NotDefinedError: If its stages are not known.
+    """
+
+    needs = ("features", "gradients")
+
+    def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
+        super().__init__(explanandum, seed)
+        checked_stages(explanandum)
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps (B, H, W), of mean 0 and variance 1."""
+        return self.merged_map(images, targets)
+
+    def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Maps (B, k, H, W) of several classes an image, from one forward pass."""
+        return pyramid_maps(self.explanandum, images, classes)
+
+
+@torch.enable_grad()
+def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> Tensor:
+    """Maps (B, k, H, W) of `PyramidCAM`, for images (B, 3, H, W) in [0, 1] and classes (B, k).
+
+    Raises:
+        NotDefinedError: If the stages of the classifier are not known.
+    """
+    with tapped(explanandum.model, checked_stages(explanandum)) as taps:
+        logits = explanandum(images.detach())
+    values, size = list(taps.values()), (images.shape[-2], images.shape[-1])
+    found = []
+    for column in classes.unbind(1):
+        odds = log_odds(logits, column, explanandum.multi_label).sum()
+        grads = torch.autograd.grad(odds, values, retain_graph=True)
+        stages = [
+            spatial(explanandum.model, (v.detach() * g).float(), size).sum(dim=1, keepdim=True)
+            for v, g in zip(values, grads, strict=True)
+        ]
+        upsampled = [
+            F.interpolate(standardise(stage.relu()), size=size, mode="bilinear") for stage in stages
+        ]
+        found.append(standardise(torch.cat(upsampled, dim=1).sum(dim=1)))
+    return torch.stack(found, dim=1)
+
+
+def standardise(maps: Tensor) -> Tensor:
+    """Maps (..., h, w) with mean 0 and variance 1; a constant one becomes 0."""
+    centred = maps - maps.mean(dim=(-2, -1), keepdim=True)
+    deviation = centred.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return centred / deviation.clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def checked_stages(explanandum: Explanandum) -> list[str]:
+    """Module names of the stages, see `features.stages`.
+
+    Raises:
+        NotDefinedError: If they are not known.
+    """
+    if not (names := features.stages(explanandum.model, explanandum.feature_layers)):
+        raise NotDefinedError(
+            f"{type(explanandum.model).__name__} has no known stages: name them, "
+            "feature_layers: [layer1, layer2, ...] (names as in model.named_modules())"
+        )
+    return names
+
+
 @torch.enable_grad()
 def activation_maps(
     explanandum: Explanandum,
@@ -111,43 +191,50 @@ def activation_maps(
         classes: (B, k) int64.
         weigh: Features (B, C, h, w) and the gradients of the logit there -> weights (B, C).
     """
-    with tapped(explanandum.model, layer) as taps:
+    with tapped(explanandum.model, [layer]) as taps:
         logits = explanandum(images.detach())
     size = (images.shape[-2], images.shape[-1])
-
-    def spatial(values: Tensor) -> Tensor:
-        last = values.ndim == 4 and getattr(explanandum.model, "output_fmt", "NCHW") == "NHWC"
-        return features.as_map(values.movedim(-1, 1) if last else values, size[0] / size[1])
-
+    values = spatial(explanandum.model, taps[layer].detach(), size)
     found = []
     for column in classes.unbind(1):
         score = logits.gather(1, column[:, None]).sum()
-        grads = spatial(torch.autograd.grad(score, taps[-1], retain_graph=True)[0])
-        values = spatial(taps[-1].detach())
+        raw = torch.autograd.grad(score, taps[layer], retain_graph=True)[0]
+        grads = spatial(explanandum.model, raw, size)
         weights = weigh(values, grads)[:, :, None, None]  # (B, C, 1, 1)
         found.append((weights * values).sum(dim=1).relu())
     return F.interpolate(torch.stack(found, dim=1), size=size, mode="bilinear")
 
 
+def spatial(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tensor:
+    """A layer's output as maps (B, C, h, w): of tokens, or with channels last, too."""
+    last = values.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC"
+    return features.as_map(values.movedim(-1, 1) if last else values, size[0] / size[1])
+
+
 @contextmanager
-def tapped(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Collect a layer's output in the block, with gradients from there on; the hook goes after it.
+def tapped(model: nn.Module, layers: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect layers' outputs in the block, with gradients from there on; the hooks go after it.
 
-    The graph starts at the layer: a frozen network builds none before it, whatever the images
-    require, and no gradient reaches images or parameters.
+    The graph starts at the first of them to run: a frozen network builds none before it, whatever
+    the images require, and no gradient reaches images or parameters.
     """
-    taps: list[Tensor] = []
+    taps: dict[str, Tensor] = {}
+    handles = []
 
-    def cut(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        # Of a copy, since the network may go on in place; the tap then sees what it makes of it.
-        taps.append(output.detach().requires_grad_().clone())
-        return taps[-1]
+    def cut(name: str, output: Tensor) -> Tensor:
+        start = output if taps else output.detach().requires_grad_()
+        # A copy, since the network may go on in place; the tap then sees what it makes of it.
+        taps[name] = start.clone()
+        return taps[name]
 
-    handle = model.get_submodule(layer).register_forward_hook(cut)
     try:
+        for name in layers:
+            module = model.get_submodule(name)
+            handles.append(module.register_forward_hook(lambda *a, n=name: cut(n, a[2])))
         yield taps
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def checked_layer(explanandum: Explanandum, layer: str | None) -> str:

@@ -4,11 +4,13 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from explainers import losses, masking, nem, unet
 from explainers.base import LearnedExplainer
 from explainers.explanandum import Explanandum
+from explainers.methods.cam import pyramid_maps
 from explainers.omega import draw_k, gumbel, omega
 
 
@@ -25,6 +27,13 @@ class RaNEM(LearnedExplainer):
     `class_conditioned` the deepest features pass `unet.ClassGate`, and each image is trained for
     two classes, the predicted one and another, drawn in proportion to the root of its probability,
     so that runners-up come up more often than classes that no mask could bring about. That is ours.
+
+    Two more things are ours, for short trainings. With `deletion` every second masked image lacks
+    the first k pixels instead of the others, and is to lose the class: the loss is then about both
+    areas, as Faithfulness is. With `start` the scores begin as the map of a gradient method; the
+    network sees that map as well, averaged to each level, and learns what to add. As gradients know
+    the class, any class can be explained. A map then costs two forward passes and one backward pass
+    of the explanandum, not one forward pass.
 
     Attribution: the raw scores, a full ranking without a scale.
 
@@ -43,6 +52,8 @@ class RaNEM(LearnedExplainer):
             representations, see `nem.similarity`; the map then has no class.
         layer: Of these representations, see `nem.representation`.
         loss: "row" as in eq. 12, or "crossed" as in the released code, see `nem.pick`.
+        deletion: Learn from both senses of a ranking, see above.
+        start: "none" as published, or "pyramid_cam" for `cam.PyramidCAM`, see above.
         class_conditioned: Explain any class, not just the predicted one.
         block: Of the network, see `unet.UNetDecoder`.
         widths: Of the network; None takes the published ones.
@@ -74,6 +85,8 @@ class RaNEM(LearnedExplainer):
         delta: Literal["supervised", "unsupervised"] = "supervised",
         layer: int | str = -1,
         loss: Literal["row", "crossed"] = "row",
+        deletion: bool = False,
+        start: Literal["none", "pyramid_cam"] = "none",
         class_conditioned: bool = False,
         block: Literal["separable", "plain"] = "separable",
         widths: list[int] | None = None,
@@ -93,10 +106,13 @@ class RaNEM(LearnedExplainer):
             raise ValueError(f"fills must be among {allowed}, got {unknown[0]!r}")
         if samples < 1 or gain <= 0:
             raise ValueError(f"samples and gain must be positive, got {samples} and {gain}")
-        if delta == "unsupervised" and (class_conditioned or loss == "crossed"):
+        of_classes = class_conditioned or loss == "crossed" or start != "none"
+        if delta == "unsupervised" and of_classes:
             raise ValueError(
-                "an unsupervised delta has no classes: leave out class_conditioned and crossed"
+                "an unsupervised delta has no classes: leave out class_conditioned, crossed, start"
             )
+        if deletion and loss == "crossed":
+            raise ValueError("deletion asks each image about its own class: use loss: row")
         if class_conditioned and explanandum.num_classes < 2:
             raise ValueError("class_conditioned needs an explanandum of at least two classes")
         self.samples, self.draw, self.shared_noise = samples, draw, shared_noise
@@ -105,8 +121,11 @@ class RaNEM(LearnedExplainer):
         self.threshold: Literal["kth", "next"] = threshold
         self.delta, self.layer = delta, layer
         self.loss: Literal["row", "crossed"] = loss
-        self.class_specific = class_conditioned
-        self.network = unet.decoder(explanandum, block, widths, dropout)
+        self.deletion, self.start, self.conditioned = deletion, start, class_conditioned
+        self.class_specific = class_conditioned or start != "none"
+        self.network = unet.decoder(explanandum, block, widths, dropout, extra=int(start != "none"))
+        if start != "none":
+            nn.init.zeros_(self.network.head.weight)  # nothing is added at first
         if class_conditioned:
             self.gate = unet.ClassGate(explanandum.num_classes, self.network.depth)
         self.optimizer: Literal["prodigy", "adamw"] = optimizer
@@ -118,17 +137,24 @@ class RaNEM(LearnedExplainer):
 
         This is what to deploy: `torch.export.export(explainer.eval(), (images,))`, or
         `torch.onnx.export(explainer.eval(), (images,), "explainer.onnx", dynamo=True)`. A
-        class-conditioned explainer also takes the classes (B,) int64.
+        explainer of any class also takes the classes (B,) int64; one with a `start` needs gradients
+        and cannot be exported.
         """
-        return self.scores(self.explanandum.features(images), images.shape[-2:], classes)
+        return self.scores(images, self.explanandum.features(images), classes)
 
     def scores(
-        self, features: list[Tensor], size: torch.Size, classes: Tensor | None = None
+        self, images: Tensor, features: list[Tensor], classes: Tensor | None = None
     ) -> Tensor:
-        """Scores (B, *size) from the explanandum's features, for classes (B,) if conditioned."""
-        if self.class_specific:
+        """Scores (B, H, W) of images and their features, for classes (B,) if class-specific."""
+        start = None
+        if self.start != "none" and classes is not None:
+            start = pyramid_maps(self.explanandum, images, classes[:, None])
+            maps = [F.adaptive_avg_pool2d(start, level.shape[-2:]) for level in features]  # type: ignore[arg-type]
+            features = [torch.cat(pair, dim=1) for pair in zip(features, maps, strict=True)]
+        if self.conditioned:
             features = [*features[:-1], self.gate(features[-1], classes)]
-        return self.gain * losses.widen(self.network(features, size)).squeeze(1)
+        scores = losses.widen(self.network(features, images.shape[-2:]))
+        return self.gain * (scores if start is None else scores + start).squeeze(1)
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Scores (B, H, W); for several classes the maximum of their min-maxed scores."""
@@ -138,14 +164,14 @@ class RaNEM(LearnedExplainer):
         features, logits = self.explanandum.features_and_logits(images)
         if self.delta == "supervised" and not self.warned:
             self.warned = nem.asks_for_another_class("Ra-NEM", logits, targets)
-        return self.scores(features, images.shape[-2:])
+        return self.scores(images, features)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Scores (B, k, H, W) of several classes an image, from one pass of the explanandum."""
+        """Scores (B, k, H, W) of several classes an image, from the same features."""
         if not self.class_specific:
             return super().class_maps(images, classes)
         features = self.explanandum.features(images)
-        maps = [self.scores(features, images.shape[-2:], chosen) for chosen in classes.unbind(1)]
+        maps = [self.scores(images, features, chosen) for chosen in classes.unbind(1)]
         return torch.stack(maps, dim=1)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
@@ -154,15 +180,16 @@ class RaNEM(LearnedExplainer):
         with torch.no_grad():
             features, logits = self.explanandum.features_and_logits(images)
         classes = logits.argmax(dim=1)
-        if self.class_specific:
+        if self.conditioned:
             probabilities = self.explanandum.to_probabilities(logits)
             classes = torch.stack(
                 [classes, another(probabilities, classes, generator)], 1
             ).flatten()
             images = images.repeat_interleave(2, dim=0)
             features = [level.repeat_interleave(2, dim=0) for level in features]
-        scores = self.scores(features, images.shape[-2:], classes)
-        shown = self.masked(images, scores, generator).flatten(0, 1)
+        scores = self.scores(images, features, classes)
+        masked, removed = self.masked(images, scores, generator)
+        shown = masked.flatten(0, 1)
         if self.delta == "unsupervised":
             with torch.no_grad():
                 whole = nem.representation(self.explanandum, images, self.layer)
@@ -171,10 +198,17 @@ class RaNEM(LearnedExplainer):
         else:
             probabilities = self.explanandum.probabilities(shown)
             kept = nem.pick(probabilities, classes.repeat_interleave(self.samples), self.loss)
+        if self.deletion:
+            kept = torch.where(removed.flatten().to(kept.device), 1 - kept, kept)
         return {"distance": 1 - kept.mean()}
 
-    def masked(self, images: Tensor, scores: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (B, S, 3, H, W) of which only the first k pixels of a noisy ranking are left."""
+    def masked(
+        self, images: Tensor, scores: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Images (B, S, 3, H, W) of which only the first k pixels of a noisy ranking are left.
+
+        And which of them (B, S) lack these instead: with `deletion` every second one.
+        """
         batch, size = scores.shape[0], scores.shape[1:]
         draws = batch if self.draw == "image" else 1
         k = draw_k(draws, self.samples, size.numel(), self.sampling, generator)
@@ -182,14 +216,19 @@ class RaNEM(LearnedExplainer):
         noise = gumbel(
             (batch, 1 if self.shared_noise else self.samples, *size), generator, scores.device
         )
-        masks = omega(scores, k.expand(batch, -1), noise, self.threshold).unsqueeze(2)
+        masks = omega(scores, k.expand(batch, -1), noise, self.threshold)
+        removed = torch.zeros(batch, self.samples, dtype=torch.bool)
+        if self.deletion:
+            parity = torch.randint(2, (draws, 1), generator=generator)
+            removed |= (torch.arange(self.samples) + parity) % 2 == 1
+            masks = torch.where(removed[:, :, None, None].to(masks.device), 1 - masks, masks)
         fill = torch.empty_like(images)
         with torch.autocast(images.device.type, enabled=False):
             for number, name in enumerate(self.fills):
                 rows = (choice == number).nonzero()[:, 0].to(images.device)
                 mean, std = self.explanandum.mean, self.explanandum.std
                 fill[rows] = masking.fill(name, images[rows], mean, std, generator)
-        return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks
+        return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks.unsqueeze(2), removed
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Prodigy or AdamW, annealed by epoch."""

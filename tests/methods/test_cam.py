@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from explainers import Explanandum, masking
-from explainers.methods.cam import GradCAM, GradCAMPlusPlus, tapped
+from explainers.base import NotDefinedError
+from explainers.methods.cam import GradCAM, GradCAMPlusPlus, PyramidCAM, tapped
 from tests import planted
 
 HEAD = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 3.0, 0.5]])
@@ -79,7 +80,52 @@ def test_a_network_that_goes_on_in_place_is_explained_after_it(images, method):
     torch.testing.assert_close(found, method(tiny(0.5), "act").attribute(images, target))
 
 
-@pytest.mark.parametrize("method", BOTH)
+class TwoStages(nn.Module):
+    """Logits HEAD times the means of the channels, by way of two resolutions."""
+
+    num_classes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Identity(), nn.AvgPool2d(2)
+
+    def forward(self, images):
+        return self.coarse(self.fine(images)).mean(dim=(2, 3)) @ HEAD.T
+
+
+def two_stages() -> Explanandum:
+    layers = ["fine", "coarse"]
+    return Explanandum(
+        TwoStages(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[8, 8], feature_layers=layers
+    )
+
+
+def test_pyramid_cam_by_hand(images):
+    images[1] = images[1].mean()  # nothing stands out anywhere
+    found = PyramidCAM(two_stages()).class_maps(images, torch.tensor([[0, 1], [0, 1]]))
+    assert found[1].abs().max() < 1e-3
+    for k, odds in enumerate([HEAD[0] - HEAD[1], HEAD[1] - HEAD[0]]):  # d log-odds / d means
+        fine = torch.einsum("c,chw->hw", odds, images[0]).clamp(min=0)
+        coarse = torch.einsum("c,chw->hw", odds, F.avg_pool2d(images[0], 2)).clamp(min=0)
+        fine, coarse = ((m - m.mean()) / m.std(correction=0) for m in (fine, coarse))
+        total = fine + F.interpolate(coarse[None, None], scale_factor=2, mode="bilinear")[0, 0]
+        expected = (total - total.mean()) / total.std(correction=0)
+        torch.testing.assert_close(found[0, k], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+def test_pyramid_cam_knows_the_stages_of_networks_of_timm(name):
+    torch.manual_seed(0)
+    explanandum = Explanandum(name, num_classes=3, input_size=[160, 160])
+    images = torch.rand(1, 3, 160, 160)
+    maps = PyramidCAM(explanandum).class_maps(images, torch.tensor([[0, 2]]))
+    assert maps.shape == (1, 2, 160, 160)
+    torch.testing.assert_close(maps.square().mean(dim=(2, 3)), torch.ones(1, 2))
+    with pytest.raises(NotDefinedError, match="no known stages"):
+        PyramidCAM(tiny())
+
+
+@pytest.mark.parametrize("method", [*BOTH, PyramidCAM])
 @pytest.mark.parametrize("kind", ["cnn", "vit"])
 def test_classes_have_their_own_quadrants_in_maps_and_in_tokens(method, kind):
     images = torch.full((1, 3, 32, 32), 0.5)
@@ -101,7 +147,7 @@ def test_one_forward_pass_serves_all_classes_and_builds_no_graph_before_the_laye
 
 def test_the_hook_goes_even_if_the_network_fails():
     model = Tiny()
-    with pytest.raises(RuntimeError, match="shapes"), tapped(model, "act"):
+    with pytest.raises(RuntimeError, match="shapes"), tapped(model, ["act"]):
         model(torch.zeros(1, 5, 8, 8))
     assert not model.act._forward_hooks
 

@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from explainers import Explanandum, masking, nem
+from explainers.methods.cam import pyramid_maps
 from explainers.methods.nem_t import NEMt
 from explainers.methods.nem_u import NEMU
 from explainers.methods.ra_nem import RaNEM, another
@@ -58,7 +60,7 @@ def test_the_loss_is_the_mean_distance_of_the_masked_images(loss):
     method = make(samples=2, loss=loss)
     images, targets = planted.scenes(3)
     shown = torch.rand(3, 2, 3, 32, 32, generator=seeded())
-    method.masked = lambda *_: shown
+    method.masked = lambda *_: (shown, None)
     distance = method.loss_terms({"image": images}, seeded())["distance"]
     p = method.explanandum.probabilities(shown.flatten(0, 1))  # (6, 4)
     target = targets.int().argmax(dim=1).tolist()
@@ -72,7 +74,7 @@ def test_masked_images_keep_k_pixels_and_show_one_fill():
     method = make(samples=5, fills=["black", "mean"])
     method.explanandum.mean.fill_(0.25)
     images = torch.ones(40, 3, 16, 16)
-    shown = method.masked(images, torch.randn(40, 16, 16, generator=seeded()), seeded())
+    shown, _ = method.masked(images, torch.randn(40, 16, 16, generator=seeded()), seeded())
     assert shown.shape == (40, 5, 3, 16, 16)
     kept = (shown == 1).all(dim=2).sum(dim=(2, 3))  # (40, 5)
     for part in range(5):
@@ -85,7 +87,7 @@ def test_masked_images_keep_k_pixels_and_show_one_fill():
 
     method = make(samples=5, fills=["black", "mean"], draw="batch")
     method.explanandum.mean.fill_(0.25)
-    shown = method.masked(images, torch.randn(40, 16, 16, generator=seeded()), seeded())
+    shown, _ = method.masked(images, torch.randn(40, 16, 16, generator=seeded()), seeded())
     assert (shown == 1).all(dim=2).sum(dim=(2, 3)).unique().numel() == 5
     assert shown[:, :4].amin(dim=(2, 3, 4)).unique().numel() == 1
 
@@ -93,7 +95,7 @@ def test_masked_images_keep_k_pixels_and_show_one_fill():
 def test_the_published_fills_are_zero_blur_and_noise():
     method = make(samples=1, draw="image")
     images = torch.rand(60, 3, 16, 16, generator=seeded())
-    shown = method.masked(images, torch.zeros(60, 16, 16), seeded())[:, 0]
+    shown = method.masked(images, torch.zeros(60, 16, 16), seeded())[0][:, 0]
     mean, std = method.explanandum.mean, method.explanandum.std
     blur = masking.kernel_blur(images, mean)
     found = {"zero": 0, "blur": 0, "noise": 0}
@@ -150,7 +152,52 @@ def test_labels_are_not_used():
     assert losses[0] == losses[1] == losses[2]
 
 
-@pytest.mark.parametrize("options", [{}, {"shared_noise": True, "sampling": "uniform"}])
+def test_every_second_masked_image_lacks_the_first_pixels():
+    method = make(samples=4, fills=["black"], deletion=True)
+    images, ranking = torch.ones(20, 3, 16, 16), torch.arange(256.0).flip(0).view(16, 16)
+    shown, removed = method.masked(images, 1e6 * ranking.expand(20, -1, -1), seeded())
+    assert (removed[:, 1:] != removed[:, :-1]).all()
+    assert len(removed[:, 0].unique()) == 2
+    first = (shown[:, :, 0, 0, 0] == 1).logical_not()  # the best pixel is gone
+    assert torch.equal(first, removed)
+    changes = shown[:, :, 0].flatten(2).diff(dim=2).ne(0).sum(dim=2)
+    assert changes.max() == 1  # the rest is of one piece
+    assert not make().masked(images, torch.zeros(20, 16, 16), seeded())[1].any()
+
+
+def test_a_deletion_is_to_lose_the_class():
+    method = make(samples=2, deletion=True)
+    images, targets = planted.scenes(2)
+    shown = torch.rand(2, 2, 3, 32, 32, generator=seeded())
+    method.masked = lambda *_: (shown, torch.tensor([[True, False], [False, True]]))
+    p = method.explanandum.probabilities(shown.flatten(0, 1))[targets.repeat_interleave(2, dim=0)]
+    expected = (p[0] + (1 - p[1]) + (1 - p[2]) + p[3]).item() / 4
+    distance = method.loss_terms({"image": images}, seeded())["distance"]
+    assert distance.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_start_is_what_an_untrained_network_shows_and_sees():
+    method = make(start="pyramid_cam", gain=3.0).eval()
+    images, _ = planted.scenes(4)
+    classes = torch.arange(4).expand(4, 4)
+    beginning = 3 * pyramid_maps(method.explanandum, images, classes)
+    with torch.no_grad():
+        torch.testing.assert_close(method.class_maps(images, classes), beginning)
+        nn.init.ones_(method.network.head.weight)
+        added = method.class_maps(images, classes) - beginning
+    assert (added[:, 0] - added[:, 1]).abs().max() > 0.1  # it knows which class is asked for
+    with torch.no_grad():
+        torch.testing.assert_close(method(images, classes[:, 2]) - beginning[:, 2], added[:, 2])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"shared_noise": True, "sampling": "uniform"},
+        {"start": "pyramid_cam", "deletion": True},
+    ],
+)
 def test_it_finds_the_quadrant_that_decides(options):
     method = train(make("vit", samples=3, **options), steps=50, batch=4)
     images, targets = planted.scenes(4, seed=999)
@@ -203,7 +250,7 @@ def test_an_unsupervised_delta_compares_representations():
     method = make(samples=2, delta="unsupervised", layer="stages.3")
     images, targets = planted.scenes(2)
     shown = torch.rand(2, 2, 3, 32, 32, generator=seeded())
-    method.masked = lambda *_: shown
+    method.masked = lambda *_: (shown, None)
     level = method.explanandum.features(images)[3].mean(dim=(2, 3))
     seen = method.explanandum.features(shown.flatten(0, 1))[3].mean(dim=(2, 3)).view(2, 2, 4)
     cosine = (level[:, None] * seen).sum(-1) / (level.norm(dim=-1)[:, None] * seen.norm(dim=-1))
@@ -325,6 +372,9 @@ def test_onnx_gives_the_same_maps(number, tmp_path):
         ({"block": "dense"}, "block must be one of"),
         ({"delta": "unsupervised", "loss": "crossed"}, "no classes"),
         ({"delta": "unsupervised", "class_conditioned": True}, "no classes"),
+        ({"delta": "unsupervised", "start": "pyramid_cam"}, "no classes"),
+        ({"start": "saliency"}, "start must be one of"),
+        ({"deletion": True, "loss": "crossed"}, "loss: row"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong, message):
