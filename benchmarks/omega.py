@@ -7,7 +7,7 @@ K B masked images, and the decoder's forward and backward pass, all in float32, 
 memory layout measured in the same run.
 
 The defaults take two or three minutes of one busy core. `--batch 4 --rounds 5 --layouts
-channels_last contiguous_format` is the full comparison.
+channels_last contiguous_format` is the full comparison. Last, a step's cost by its number of k.
 """
 
 import argparse
@@ -130,6 +130,24 @@ def training_step(model: str, rounds: int, batch: int, layouts: list[str]) -> No
     )
 
 
+def numbers_of_k(model: str, rounds: int, batch: int) -> None:
+    """The same step with other numbers of k, as in the paper's table 9."""
+    images = torch.rand(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    explanandum = Explanandum(model)
+    contenders = {
+        str(samples): partial(
+            step,
+            RaNEM(explanandum, samples=samples).to(memory_format=torch.channels_last),
+            images,
+            False,
+        )
+        for samples in (1, 2, 4, 6, 8)
+    }
+    seconds = medians(rounds, **contenders)
+    shown = ", ".join(f"{name} k {value / batch:.2f}" for name, value in seconds.items())
+    print(f"CPU seconds of a step per image: {shown}")
+
+
 def main() -> None:
     """Print every figure."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,6 +164,7 @@ def main() -> None:
     torch.set_num_threads(1)
     selection(arguments.rounds)
     training_step(arguments.model, arguments.rounds, arguments.batch, arguments.layouts)
+    numbers_of_k(arguments.model, arguments.rounds, arguments.batch)
 
 
 if __name__ == "__main__":

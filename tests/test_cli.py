@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     fit.save_checkpoint(folder / "classifier.ckpt")
     keep = {
         "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-        "init_args": {"dirpath": str(folder), "save_last": True, "save_top_k": 0},
+        "init_args": {"dirpath": str(folder), "filename": "last"},
     }
     config = {
         "trainer": QUIET
@@ -134,6 +134,81 @@ def test_what_is_misspelt_is_named_in_one_line(run, capsys, change, told):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert told in error
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"model.init_args.decoder_channels": "wide"},
+            "model.DeepLabExplainer.decoder_channels must be int, got wide",
+        ),
+        (
+            {"model.init_args.atrous_rates": "[1, x]"},
+            "model.DeepLabExplainer.atrous_rates must be list[int] or null, got [1, 'x']",
+        ),
+        (
+            {"model.init_args.schedule": "linear"},
+            "model.DeepLabExplainer.schedule must be one of ['constant', 'cosine'], got linear",
+        ),
+        (
+            {"model.init_args.explanandum.init_args.pretrained": "perhaps"},
+            "model.DeepLabExplainer.explanandum.Explanandum.pretrained must be bool, got perhaps",
+        ),
+        ({"data.init_args.batch_size": "4.5"}, "data.Shapes.batch_size must be int, got 4.5"),
+        ({"trainer.max_steps": "many"}, "trainer.max_steps must be int, got many"),
+        (
+            {"trainer.limit_val_batches": "few"},
+            "trainer.limit_val_batches must be float or int or null, got few",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_value_of_a_wrong_type_is_told_with_its_place(run, capsys, change, told, in_file):
+    arguments = ["fit", "-c", str(run / "fit.yaml")]
+    for place, value in change.items():
+        nested = yaml.safe_load(value)
+        for key in reversed(place.split(".")):
+            nested = {key: nested}
+        (run / "wrong.yaml").write_text(yaml.safe_dump(nested))
+        arguments += ["-c", str(run / "wrong.yaml")] if in_file else [f"--{place}", value]
+    assert main(CLI, arguments) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == f"error: {told}"
+
+
+def test_a_wrong_type_within_a_callback_is_told_with_its_place(run, capsys):
+    score = {"class_path": "explainers.callbacks.score.Score", "init_args": {}}
+    rise = {"class_path": "explainers.methods.rise.RISE", "init_args": {"masks": "few"}}
+    curves = {"class_path": "explainers.metrics.faithfulness.RISECurves"}
+    for arguments, told in (
+        ({"bootstrap": "lots"}, "Score.bootstrap must be int, got lots"),
+        ({"methods": {"few": rise}}, "Score.methods.masks must be int, got few"),
+        (
+            {"metrics": [curves | {"init_args": {"steps": "many"}}]},
+            "Score.metrics.RISECurves.steps must be int or null, got many",
+        ),
+    ):
+        score["init_args"] = arguments
+        (run / "wrong.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [score]}}))
+        arguments = ["fit", "-c", str(run / "fit.yaml"), "-c", str(run / "wrong.yaml")]
+        assert main(CLI, arguments) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error == f"error: trainer.callbacks.{told}"
+
+
+def test_a_late_error_begins_on_a_line_of_its_own(run, tmp_path, capsys, monkeypatch):
+    arguments = ["test", *score_config(tmp_path), "--ckpt_path", str(run / "last.ckpt")]
+    (tmp_path / "data.yaml").write_text((run / "data.yaml").read_text())
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "scores.csv").write_text("index,name\n")  # without its settings
+    monkeypatch.setattr("sys.stderr", sys.stdout)
+    assert main(EvaluateCLI, [*arguments, "--trainer.enable_progress_bar", "true"]) == 2
+    before, _, error = capsys.readouterr().out.rpartition("error: ")
+    assert before.splitlines()[-1].startswith("Testing DataLoader 0:   0%")
+    assert before.endswith("\n")
+    assert "no settings.json" in error
+    assert error.endswith("another output_dir\n")
 
 
 def test_without_a_subcommand_it_says_what_to_do(capsys):

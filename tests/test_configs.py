@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from explainers.cli import CLI, EvaluateCLI
 
@@ -73,3 +77,40 @@ def test_config_parses_and_its_trainer_is_built(path, tmp_path, monkeypatch):
 def test_the_quickstart_also_evaluates(tmp_path, monkeypatch):
     files = ["configs/quickstart.yaml"]
     assert "Score" in build(EvaluateOnly, "test", files, tmp_path, monkeypatch)
+
+
+def checkpoints(path):
+    """Arguments of a config's ModelCheckpoints."""
+    entries = yaml.safe_load(path.read_text()).get("trainer", {}).get("callbacks", [])
+    return [e["init_args"] for e in entries if e["class_path"].endswith("ModelCheckpoint")]
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if checkpoints(path)], ids=str)
+def test_a_fit_can_be_resumed_from_every_epoch(path, tmp_path):
+    # Lightning's save_last alone waits for the end, or for a better epoch.
+    class Model(BoringModel):
+        def validation_step(self, batch, batch_idx):
+            self.log_dict({"val/loss": epoch(), "val/Faithfulness": -epoch()})  # ever worse
+
+        def on_train_epoch_start(self):
+            if self.current_epoch:
+                kept = torch.load(tmp_path / "last.ckpt", weights_only=False)
+                seen.append((self.current_epoch, kept["epoch"]))
+
+    def epoch():
+        return float(trainer.current_epoch)
+
+    seen = []
+    trainer = Trainer(
+        max_epochs=3,
+        limit_train_batches=1,
+        limit_val_batches=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[
+            ModelCheckpoint(**arguments | {"dirpath": tmp_path}) for arguments in checkpoints(path)
+        ],
+    )
+    trainer.fit(Model())
+    assert seen == [(1, 0), (2, 1)]
