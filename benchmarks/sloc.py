@@ -1,10 +1,14 @@
-"""Cost of SLOC at 224 px: own overhead per mask, ADMM against 1000 steps of Adam, forward passes.
+"""Cost of SLOC and RISE at 224 px: own overhead per mask, whole run over its floor, SLOC's solver.
 
-CPU time of one thread, contenders interleaved in rounds, medians. The classifiers cost next to
-nothing: one answers 0, the other how much of an object it sees.
+CPU time of one thread, contenders interleaved in rounds, medians. But for the whole runs, the
+classifiers cost next to nothing: one answers 0, the other how much of an object it sees. The floor
+of a run is the number of its forward passes times one pass in full batches, both in the memory
+layout that the run uses and in the faster one. The factors of a mask set, which SLOC makes once for
+all images, are not part of its run.
 """
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,13 +19,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from timing import medians
+from timing import interleaved, medians
 
 from explainers import Explanandum, solvers
+from explainers.methods.rise import RISE
 from explainers.methods.sloc import SLOC
 from explainers.solvers import Factors
 
-SIZE, MASKS = 224, 1000
+SIZE, MASKS, BATCH = 224, 1000, 16
 FIRST = torch.zeros(1, 1, dtype=torch.int64)
 
 
@@ -63,12 +68,66 @@ def overhead(rounds: int, images: int) -> None:
     pictures = torch.rand(images, 3, SIZE, SIZE, generator=generator)
 
     def run(channels_last: bool) -> None:
-        settings = {"probability": 0.5, "batch_size": 16, "channels_last": channels_last}
-        SLOC(plain(Seen(), Free), MASKS, **settings).measure(pictures, FIRST.expand(images, 1))
+        method = SLOC(
+            plain(Seen(), Free),
+            MASKS,
+            probability=0.5,
+            batch_size=BATCH,
+            channels_last=channels_last,
+        )
+        method.measure(pictures, FIRST.expand(images, 1))
 
-    seconds = medians(rounds, channels_last=partial(run, True), contiguous=partial(run, False))
+    def rise(batch: int) -> None:
+        method = RISE(plain(Seen(), Free), MASKS, batch_size=batch)
+        method.class_maps(pictures, FIRST.expand(images, 1))
+
+    seconds = medians(
+        rounds,
+        sloc_channels_last=partial(run, True),
+        sloc_contiguous=partial(run, False),
+        rise=partial(rise, BATCH),
+        rise_batch_64=partial(rise, 64),
+    )
     shown = {name: f"{1000 * s / (MASKS * images):.3f}" for name, s in seconds.items()}
     print(f"own overhead, {MASKS} masks x {images} images, ms per masked image: {shown}")
+
+
+def over_floor(rounds: int, masks: int) -> None:
+    """Whole runs on ResNet18, solver and all, over the forward passes they ask for."""
+    explanandum, picture = Explanandum("resnet18"), torch.rand(1, 3, SIZE, SIZE)
+    forms = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    layouts = {
+        name: torch.rand(BATCH, 3, SIZE, SIZE).to(memory_format=f) for name, f in forms.items()
+    }
+
+    @torch.no_grad()
+    def bare(images: Tensor, passes: int = 4) -> None:
+        for _ in range(passes):
+            explanandum(images)
+
+    rise = RISE(explanandum, masks, batch_size=BATCH)
+    sloc = SLOC(explanandum, masks, probability=0.5, batch_size=BATCH)
+    # Each: the run, its forward passes, and the layout of its batches.
+    runs = {"RISE": (rise, masks, "contiguous"), "SLOC": (sloc, masks + 2, "channels_last")}
+    seconds = interleaved(
+        rounds,
+        **{name: partial(bare, images) for name, images in layouts.items()},
+        **{name: partial(run.class_maps, picture, FIRST) for name, (run, _, _) in runs.items()},
+    )
+    each = {name: [s / (4 * BATCH) for s in seconds[name]] for name in layouts}
+    print("; ".join(f"{n} {1000 * statistics.median(e):.1f} ms a pass" for n, e in each.items()))
+    fastest = min(each, key=lambda name: statistics.median(each[name]))
+    for name, (_, passes, layout) in runs.items():
+        same, best = (
+            [run / (passes * one) for run, one in zip(seconds[name], each[floor], strict=True)]
+            for floor in (layout, fastest)
+        )
+        print(
+            f"{name}, {masks} masks, {passes} passes of ResNet18: run / floor "
+            f"{statistics.median(same):.3f} in its layout, {layout} "
+            f"(rounds {', '.join(f'{r:.3f}' for r in same)}), "
+            f"{statistics.median(best):.3f} in the faster one, {fastest}"
+        )
 
 
 def forwards(images: int) -> None:
@@ -84,7 +143,7 @@ def forwards(images: int) -> None:
 def solve(rounds: int, images: int) -> None:
     """Loss and CPU time of the solvers on the same responses of several images."""
     brightness = torch.linspace(0.7, 1.0, images)[:, None, None, None]
-    method = SLOC(plain(Seen()), MASKS, probability=0.5, batch_size=16)
+    method = SLOC(plain(Seen()), MASKS, probability=0.5, batch_size=BATCH)
     pictures = brightness.expand(-1, 3, SIZE, SIZE)
     whole, (part,) = method.measure(pictures, FIRST.expand(images, 1))
     gap, responses = method.gap(part.sums), part.responses[:, 0]
@@ -116,12 +175,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--masks", type=int, default=200, help="of the whole runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     forwards(2)
     for images in (1, arguments.images):
         overhead(arguments.rounds, images)
     solve(arguments.rounds, arguments.images)
+    over_floor(arguments.rounds, arguments.masks)
 
 
 if __name__ == "__main__":
