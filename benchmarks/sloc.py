@@ -77,8 +77,8 @@ def overhead(rounds: int, images: int) -> None:
         )
         method.measure(pictures, FIRST.expand(images, 1))
 
-    def rise(batch: int) -> None:
-        method = RISE(plain(Seen(), Free), MASKS, batch_size=batch)
+    def rise(batch: int, channels_last: bool = False) -> None:
+        method = RISE(plain(Seen(), Free), MASKS, batch_size=batch, channels_last=channels_last)
         method.class_maps(pictures, FIRST.expand(images, 1))
 
     seconds = medians(
@@ -87,6 +87,7 @@ def overhead(rounds: int, images: int) -> None:
         sloc_contiguous=partial(run, False),
         rise=partial(rise, BATCH),
         rise_batch_64=partial(rise, 64),
+        rise_channels_last=partial(rise, BATCH, True),
     )
     shown = {name: f"{1000 * s / (MASKS * images):.3f}" for name, s in seconds.items()}
     print(f"own overhead, {MASKS} masks x {images} images, ms per masked image: {shown}")
@@ -105,10 +106,10 @@ def over_floor(rounds: int, masks: int) -> None:
         for _ in range(passes):
             explanandum(images)
 
-    rise = RISE(explanandum, masks, batch_size=BATCH)
+    rise = RISE(explanandum, masks, batch_size=BATCH, channels_last=True)
     sloc = SLOC(explanandum, masks, probability=0.5, batch_size=BATCH)
     # Each: the run, its forward passes, and the layout of its batches.
-    runs = {"RISE": (rise, masks, "contiguous"), "SLOC": (sloc, masks + 2, "channels_last")}
+    runs = {"RISE": (rise, masks, "channels_last"), "SLOC": (sloc, masks + 2, "channels_last")}
     seconds = interleaved(
         rounds,
         **{name: partial(bare, images) for name, images in layouts.items()},

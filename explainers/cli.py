@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from tqdm import tqdm
 
 from explainers import builders
 from explainers.base import Explainer
@@ -23,6 +24,30 @@ from explainers.classifier import Classifier
 
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+
+# jsonargparse's account of a value of a wrong type, for one type or for several.
+WRONG_TYPE = re.compile(
+    r'Parser key "(?P<key>[\w.]+)":\s+(?:'
+    r"Expected a (?P<type>(?:<class|typing).*?)\. Got value: (?P<got>.*?)(?:\. Got value: .*)?$"
+    r"|Does not validate .*\s+Subtypes: \[(?P<types>.*)\]\s+"
+    r"Errors:(?:\s+- Expected a (?:<class|typing).*)+\s+"
+    r"Given value type: .*\s+Given value: (?P<given>.*))",
+    re.MULTILINE,
+)
+
+
+class CloseBars(Callback):
+    """Ends the progress bars when a run fails: what went wrong begins on a line of its own."""
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close all bars, which Lightning leaves open."""
+        for bar in vars(trainer.progress_bar_callback or self).values():
+            if isinstance(bar, tqdm):
+                bar.close()
+        sys.stdout.flush()
 
 
 class CLI(LightningCLI):
@@ -37,7 +62,10 @@ class CLI(LightningCLI):
             LightningDataModule,
             save_config_callback=self.save_config,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"inference_mode": False},  # explanations take gradients
+            trainer_defaults={
+                "inference_mode": False,  # explanations take gradients
+                "callbacks": [CloseBars()],
+            },
             seed_everything_default=0,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -65,6 +93,10 @@ class CLI(LightningCLI):
                 f"{kind.__name__} needs no training: score it with evaluate.py test, the same "
                 "files and -c configs/evaluate.yaml"
             )
+        folders = [getattr(each, "dirpath", None) for each in self.trainer.checkpoint_callbacks]
+        # What else is in the folder, such as a logger's files, is no run to be overwritten.
+        if not any(list(Path(folder).glob("*.ckpt")) for folder in folders if folder):
+            warnings.filterwarnings("ignore", "Checkpoint directory")
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as given: a checkpoint never overrules the command line."""
@@ -148,6 +180,8 @@ def one_line(error: Exception, program: str) -> str:
     text = str(error)
     if "in DataLoader worker process" in text:
         text = text.strip().splitlines()[-1]
+    if wrong := WRONG_TYPE.search(text):
+        return _wrong_type(text, wrong)
     lines = [line.strip(" -") for line in text.splitlines()]
     noise = (
         "Does not validate",
@@ -175,6 +209,16 @@ def one_line(error: Exception, program: str) -> str:
     elif found := re.search(r"does not accept option '(\w+)", message):
         message += _nearest(found[1], ["trainer", "model", "data", "seed_everything", "ckpt_path"])
     return message
+
+
+def _wrong_type(text: str, found: re.Match[str]) -> str:
+    """`model.RISE.masks must be int, got abc`: keys and classes down to the value."""
+    path = r"Parser key \"([\w.]+)\"|class_path '(?:\w+\.)*(\w+)'"
+    places = [key or name for key, name in re.findall(path, text[: found.end("key") + 1])]
+    types = re.sub(r"<class '([\w.]+)'>", r"\1", found["types"] or found["type"])
+    types = re.sub(r"(?:\w+\.)+(\w+)", r"\1", types).replace("Literal", "one of ")
+    each = re.split(r", (?![^\[]*\])", types.replace("NoneType", "null"))
+    return f"{'.'.join(places)} must be {' or '.join(each)}, got {found['given'] or found['got']}"
 
 
 def _nearest(option: str, owner: type | list[str]) -> str:

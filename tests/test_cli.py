@@ -14,6 +14,9 @@ from explainers.classifier import Classifier
 from explainers.cli import CLI, EvaluateCLI, main
 from tests.test_base import trainer
 
+# The run folder holds the classifier before the explainer joins it.
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 SHAPES = {
     "class_path": "datamodules.shapes.Shapes",

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ def describe(explainer: Explainer) -> dict[str, Any]:
     plain = {
         k: v
         for k, v in explainer.hparams.items()
-        if isinstance(v, bool | int | float | str | list | None)
+        if isinstance(v, bool | int | float | str | list | tuple | None)
     }
     return {"class": type(explainer).__name__, **plain}
 
@@ -96,6 +97,20 @@ def arguments(metric: PerImageMetric) -> dict[str, Any]:
         for k, v in vars(metric).items()
         if k not in known and isinstance(v, bool | int | float | str | list)
     }
+
+
+def method_name(kind: type[Explainer]) -> str:
+    """What a method is called in tables: its file if the class's name begins so, else its class.
+
+    Example:
+        >>> from explainers.methods import cam, nem_u
+        >>> method_name(nem_u.NEMU), method_name(cam.GradCAMPlusPlus)
+        ('nem_u', 'grad_cam_plus_plus')
+    """
+    file = kind.__module__.rpartition(".")[2]
+    if kind.__name__.lower().startswith(file.replace("_", "")):
+        return file
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
 
 
 def explanandum_name(explanandum: Explanandum) -> str:

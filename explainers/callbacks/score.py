@@ -18,7 +18,9 @@ from explainers.callbacks.provenance import (
     describe_run,
     explanandum_name,
     load_beside,
+    method_name,
 )
+from explainers.callbacks.sanity import SANITY, sanity_rows
 from explainers.callbacks.scorefile import ScoreFile, write_atomically
 from explainers.callbacks.summary import columns_by_method, summarize, table, versions
 from explainers.explanandum import Explanandum
@@ -28,8 +30,6 @@ from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
 from explainers.metrics.saliency import MaskSaliency
 from explainers.metrics.seconds import Seconds
-
-SANITY = ("constant_0", "constant_05", "constant_1", "random", "centred_gaussian", "ground_truth")
 
 
 class Score(Callback):
@@ -52,8 +52,8 @@ class Score(Callback):
             out with a warning.
         target: What is explained: "predicted", "label" or (single-label) "second", the runner-up.
         sanity: Add the rows constant_0, constant_05, constant_1, random, centred_gaussian and, if
-            the data have masks, ground_truth.
-        name: Row of the module under test; None takes the name of its file, such as "deeplab".
+            the data have masks, ground_truth; not the one whose name the module under test has.
+        name: Row of the module under test; None takes `method_name`, such as "grad_cam".
         output_dir: Run folder; None takes the logger's, or runs/score without a logger.
         bootstrap: Resamples of the 95 % intervals.
         panels: Images on the comparison sheet; 0 draws none.
@@ -108,12 +108,15 @@ class Score(Callback):
             raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
         if torch.is_inference_mode_enabled():
             raise ValueError("explanations need gradients: use Trainer(inference_mode=False)")
-        own = self.name or type(pl_module).__module__.rpartition(".")[2]
+        own = self.name or method_name(type(pl_module))
         others = self._build(pl_module.explanandum)
         if own in others:
             raise ValueError(
                 f"two rows are called {own!r}; give Score another name for the module under test"
             )
+        if self.sanity:
+            rows = sanity_rows(pl_module.explanandum)
+            others |= {name: method for name, method in rows.items() if name != own}
         moved = {name: method.to(pl_module.device).eval() for name, method in others.items()}
         self._explainers: dict[str, Explainer] = {own: pl_module, **moved}
         on_cpu = pl_module.device.type == "cpu"
@@ -132,12 +135,6 @@ class Score(Callback):
             except NotDefinedError as error:
                 rank_zero_warn(f"{name} is left out: {error}")
                 self._undefined.append(name)
-        if self.sanity:
-            for name, value in (("0", 0.0), ("05", 0.5), ("1", 1.0)):
-                methods[f"constant_{name}"] = Constant(explanandum, value)
-            methods["random"] = Random(explanandum)
-            methods["centred_gaussian"] = CentredGaussian(explanandum)
-            methods["ground_truth"] = GroundTruth(explanandum)
         return methods
 
     def _begin(self, trainer: Trainer, batch: dict[str, Any]) -> ScoreFile:

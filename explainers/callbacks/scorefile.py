@@ -11,6 +11,9 @@ from typing import Any
 
 KEYS = ("index", "name", "target", "method")
 
+# Arguments of methods and metrics that change only speed and memory: a run may go on with others.
+COST = frozenset({"batch_size", "internal_batch_size", "pairs", "channels_last", "workers"})
+
 Record = dict[str, str]
 
 
@@ -23,8 +26,8 @@ class ScoreFile:
 
     Args:
         folder: Run folder, created if needed.
-        settings: What a resumed run must have in common, as JSON types; `columns` and `methods`
-            among it.
+        settings: What a resumed run must have in common, but for `COST`, as JSON types; `columns`
+            and `methods` among it.
         rank: Of this process.
         world_size: Number of processes.
 
@@ -109,15 +112,23 @@ def complete(rows: Sequence[Record], methods: Sequence[str]) -> set[int]:
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-        return [
-            text
-            for key in new
-            for text in differences(old[key], new[key], f"{where}.{key}" if where else key)
-        ]
-    old, new = (list(value) if isinstance(value, dict) else value for value in (old, new))
-    return [] if old == new else [f"{where} was {old}, is {new}"]
+    """Where two JSON values differ, in words, apart from arguments in `COST`."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [f"{where} was {old}, is {new}"]
+    found = []
+    for key in [key for key in {**old, **new} if key not in COST]:
+        place = f"{where}.{key}" if where else key
+        if key in old and key in new:
+            found += differences(old[key], new[key], place)
+        else:
+            was, now = (_presence(values, key) for values in (old, new))
+            found.append(f"{place} was {was}, is {now}")
+    return found
+
+
+def _presence(values: dict[str, Any], key: str) -> Any:
+    value = values.get(key, "not there")
+    return "there" if isinstance(value, dict) else value
 
 
 def write_atomically(path: Path, text: str, suffix: str = "") -> None:

@@ -1,6 +1,7 @@
 """Extremal perturbations: the smooth mask of a given area that the classifier likes best."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -27,7 +28,8 @@ class ExtremalPerturbation(Explainer):
     steps (`area_gap`); the image is blurred the more the smaller the mask.
 
     Passes a pair (image and class), with A areas: forward `steps` A images, and A + 1 more for
-    choose "smallest", 20 A more for "insertion_deletion"; backward `steps` A.
+    choose "smallest", 20 A more for "insertion_deletion"; backward `steps` A. A single area leaves
+    nothing to choose: `steps` forward and `steps` backward.
 
     We differ from TorchRay: pixels of equal value share the penalty's gradient, where sorting
     favours some, and at first all are equal; areas are fractions of the image, without the border
@@ -35,7 +37,7 @@ class ExtremalPerturbation(Explainer):
 
     Args:
         explanandum: The classifier to explain.
-        areas: Fractions of the image, a mask each; None takes 0.05, 0.1, 0.2, 0.4, 0.6 and 0.8.
+        areas: Fraction of the image, or several, a mask each; None: 0.05, 0.1, 0.2, 0.4, 0.6, 0.8.
         choose: Which map results. "sum": of all masks, 0 to A, a ranking. "smallest": the mask of
             the smallest area that gives the class at least its logit on the whole image, else of
             the area with the highest logit (NN-Explainer's rule, which names no else).
@@ -67,7 +69,7 @@ class ExtremalPerturbation(Explainer):
     def __init__(
         self,
         explanandum: Explanandum,
-        areas: float | list[float] | None = None,
+        areas: float | Sequence[float] | None = None,
         choose: Literal["sum", "smallest", "insertion_deletion"] = "sum",
         reward: Literal["simple", "contrastive"] | None = None,
         steps: int = 800,
@@ -83,9 +85,10 @@ class ExtremalPerturbation(Explainer):
     ) -> None:
         super().__init__(explanandum, seed)
         areas = AREAS if areas is None else areas
-        self.areas = sorted(areas) if isinstance(areas, list) else [areas]
-        if not self.areas or not 0 < self.areas[0] <= self.areas[-1] < 1:
-            raise ValueError(f"areas must be fractions in (0, 1), at least one, got {areas}")
+        given = list(areas) if isinstance(areas, Sequence) else [areas]
+        if not given or not all(isinstance(area, float | int) and 0 < area < 1 for area in given):
+            raise ValueError(f"areas must be fractions in (0, 1), at least one, got {areas!r}")
+        self.areas = sorted(given)
         choices: dict[str, tuple[Any, list[Any]]] = {
             "choose": (choose, ["sum", "smallest", "insertion_deletion"]),
             "reward": (reward, ["simple", "contrastive", None]),

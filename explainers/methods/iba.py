@@ -175,13 +175,19 @@ class IBA(Explainer):
         """
         self.statistics.update(*self._neurons(images))
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Add a batch to the statistics, and end the fit once there are enough images."""
         self.estimate(batch["image"])
         self.trainer.should_stop = bool(self.statistics.images >= self.images)
+        return self._loss
 
-    def configure_optimizers(self) -> None:
-        """None: statistics are counted, not descended to."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Do nothing: statistics have no loss."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD of a loss that stays 0: nothing descends, but Lightning counts its steps to save."""
+        self._loss = torch.zeros((), device=self.device, requires_grad=True)
+        return torch.optim.SGD([self._loss], lr=0.0)
 
     @torch.no_grad()
     def _neurons(self, images: Tensor) -> tuple[Tensor, Grid]:

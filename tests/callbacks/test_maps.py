@@ -10,6 +10,7 @@ from explainers.callbacks.maps import LogMaps, explained, strongest
 from explainers.callbacks.save import SaveMaps
 from explainers.callbacks.score import Score
 from explainers.methods.constant import Constant, GroundTruth
+from explainers.methods.rise import RISE
 from tests import planted
 from tests.callbacks.scenes import SIZE, Scenes, Truth, trainer
 
@@ -139,3 +140,12 @@ def test_maps_of_another_run_are_refused(tmp_path):
     save.on_predict_start(run, Constant(planted.explanandum(), 0.5))
     with pytest.raises(ValueError, match=r"value was 0\.5, is 1\.0.*another output_dir"):
         save.on_predict_start(run, Constant(planted.explanandum(), 1.0))
+
+
+def test_maps_go_on_with_another_batch_size(tmp_path):
+    save = SaveMaps(str(tmp_path))
+    run = SimpleNamespace(datamodule=SimpleNamespace(), is_global_zero=True)
+    for size in (2, 4):
+        save.on_predict_start(run, RISE(planted.explanandum(), masks=8, batch_size=size))
+    with pytest.raises(ValueError, match=r"run: method\.masks was 8, is 9\. Delete"):
+        save.on_predict_start(run, RISE(planted.explanandum(), masks=9, batch_size=2))

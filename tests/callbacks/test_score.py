@@ -1,6 +1,8 @@
 import csv
+import importlib
 import json
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,10 +12,13 @@ from lightning.pytorch.loggers import CSVLogger
 
 from explainers import Explainer
 from explainers.base import NotDefinedError
-from explainers.callbacks.score import SANITY, Score, default_metrics
+from explainers.callbacks.provenance import method_name
+from explainers.callbacks.sanity import SANITY
+from explainers.callbacks.score import Score, default_metrics
 from explainers.callbacks.scorefile import read
 from explainers.callbacks.summary import summarize
-from explainers.methods.constant import CentredGaussian, Constant
+from explainers.methods.constant import CentredGaussian, Constant, Random
+from explainers.methods.rise import RISE
 from explainers.metrics.classification import ClassSpecificity
 from explainers.metrics.localization import MAE, SoftIoU
 from explainers.metrics.saliency import MaskSaliency
@@ -129,9 +134,7 @@ def test_a_file_of_another_run_is_refused(tmp_path):
     before = (tmp_path / "scores.csv").read_text()
     with pytest.raises(ValueError, match=r"target was label, is predicted.*Delete that folder"):
         run(tmp_path, target="predicted")
-    with pytest.raises(
-        ValueError, match=r"methods was \['truth', 'wide', .*\], is \['truth', 'wide'\]"
-    ):
+    with pytest.raises(ValueError, match=r"methods\.constant_0 was there, is not there; methods"):
         run(tmp_path, sanity=False)
     with pytest.raises(ValueError, match=r"columns was .*, is \['MAE', 'seconds'\]"):
         run(tmp_path, metrics=[MAE()])
@@ -151,6 +154,44 @@ def test_a_file_of_another_run_is_refused(tmp_path):
     (tmp_path / "settings.json").unlink()
     with pytest.raises(ValueError, match=r"no settings\.json"):
         run(tmp_path)
+
+
+def test_a_run_goes_on_with_another_batch_size_but_not_with_other_masks(tmp_path):
+    def rise(**arguments):
+        return {"rise": lambda explanandum: RISE(explanandum, **arguments)}
+
+    settings = {"sanity": False, "metrics": [MAE()]}
+    whole = run(tmp_path, methods=rise(masks=8, batch_size=2), **settings)
+    assert run(tmp_path, methods=rise(masks=8, batch_size=4), **settings) == whole
+    with pytest.raises(ValueError, match=r"run: methods\.rise\.masks was 8, is 9\. Delete"):
+        run(tmp_path, methods=rise(masks=9, batch_size=2), **settings)
+    path = tmp_path / "settings.json"
+    old = json.loads(path.read_text())
+    del old["methods"]["rise"]["batch_size"]
+    path.write_text(json.dumps(old))
+    assert run(tmp_path, methods=rise(masks=8), **settings) == whole
+    del old["methods"]["rise"]["fill"]
+    path.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"run: methods\.rise\.fill was not there, is mean\. D"):
+        run(tmp_path, methods=rise(masks=8), **settings)
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/methods").glob("*.yaml")), ids=str)
+def test_a_methods_row_is_called_as_its_config(path):
+    module, _, name = yaml.safe_load(path.read_text())["model"]["class_path"].rpartition(".")
+    expected = path.stem.removeprefix("smooth_")  # the one class with two configs
+    assert method_name(getattr(importlib.import_module(module), name)) == expected
+
+
+def test_the_module_under_test_may_be_a_sanity_row(tmp_path):
+    module = Random(planted.explanandum(), seed=3)
+    rows = run(tmp_path, name=None, module=module, methods={}, metrics=[MAE()])
+    assert list(dict.fromkeys(row["method"] for row in rows)) == [
+        "random",
+        *(name for name in SANITY if name != "random"),
+    ]
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["methods"]["random"]["seed"] == 3
 
 
 def test_a_method_that_is_not_defined_for_the_classifier_is_missing(tmp_path, capsys):
@@ -251,8 +292,8 @@ def test_bad_arguments(tmp_path):
         Score(bootstrap=0)
     with pytest.raises(ValueError, match="target must be"):
         Score(target="first")
-    with pytest.raises(ValueError, match="two rows are called 'scenes'"):
-        run(tmp_path, name=None, methods={"scenes": CentredGaussian})
+    with pytest.raises(ValueError, match="two rows are called 'truth'"):
+        run(tmp_path, name=None, methods={"truth": CentredGaussian})
     with pytest.raises(ValueError, match="inference_mode"):
         run(tmp_path, changes={"inference_mode": True})
     with pytest.raises(ValueError, match=r"lack \['index'\]"):

@@ -4,10 +4,11 @@ import pytest
 
 from explainers.callbacks.batches import take
 from explainers.callbacks.measure import measure
-from explainers.callbacks.provenance import data_name
+from explainers.callbacks.provenance import data_name, describe
 from explainers.callbacks.score import Score
 from explainers.callbacks.scorefile import ScoreFile, complete, differences, read
 from explainers.methods.constant import Constant
+from explainers.methods.extremal import ExtremalPerturbation
 from explainers.metrics.localization import MAE
 from tests import planted
 from tests.callbacks.scenes import Scenes, Truth, trainer
@@ -72,7 +73,23 @@ def test_an_image_is_complete_with_every_target_of_every_method():
 
 def test_differences_are_told_by_their_place():
     assert differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b was 1, is 3"]
-    assert differences({"a": {"b": 1}}, {"a": {"c": 1}}) == ["a was ['b'], is ['c']"]
+    assert differences({"a": {"b": 1}}, {"a": {"c": 1}}) == [
+        "a.b was 1, is not there",
+        "a.c was not there, is 1",
+    ]
+    assert differences({"a": {"b": {}}}, {"a": {}}) == ["a.b was there, is not there"]
+    assert differences({"a": {"b": 1}}, {"a": 2}) == ["a was {'b': 1}, is 2"]
+
+
+def test_what_changes_only_the_cost_makes_no_difference():
+    old = {"a": {"batch_size": 1, "x": 1}, "metrics": {"m": {"workers": 2}}}
+    assert differences(old, {"a": {"pairs": 4, "x": 1}, "metrics": {"m": {}}}) == []
+    assert differences(old, {"a": {"x": 2}, "metrics": {"m": {}}}) == ["a.x was 1, is 2"]
+
+
+def test_settings_hold_tuples_as_well():
+    explainer = ExtremalPerturbation(planted.explanandum(), areas=(0.2, 0.1))
+    assert describe(explainer)["areas"] == (0.2, 0.1)
 
 
 def test_what_a_later_batch_lacks_is_missing():

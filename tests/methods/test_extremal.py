@@ -1,4 +1,5 @@
 import math
+from collections import deque
 
 import pytest
 import torch
@@ -323,6 +324,23 @@ def test_what_a_mask_hides_shows_the_fill(fill):
     assert torch.equal(method._levels(images)[:, 1], images)
 
 
+def test_a_single_area_costs_the_same_however_it_is_given_and_chosen():
+    images, targets = planted.scenes(1)
+    for areas in (0.2, [0.2], (0.2,)):
+        for choose in ("sum", "smallest", "insertion_deletion"):
+            classifier, passes = planted.explanandum(), []
+            classifier.register_forward_hook(lambda *a, seen=passes: seen.append(len(a[1][0])))
+            method = ExtremalPerturbation(classifier, areas, choose, steps=3)
+            method.attribute(images, targets)
+            assert (method.areas, passes) == ([0.2], [1, 1, 1])
+
+
+def test_areas_are_any_sequence_in_rising_order():
+    classifier = planted.explanandum()
+    for areas in ([0.5, 0.1], (0.5, 0.1), deque([0.5, 0.1])):
+        assert ExtremalPerturbation(classifier, areas).areas == [0.1, 0.5]
+
+
 def test_sigmoid_heads_and_several_classes():
     classifier = planted.explanandum(multi_label=True)
     images, _ = planted.scenes(1)
@@ -338,6 +356,11 @@ def test_sigmoid_heads_and_several_classes():
         ({"areas": []}, "at least one"),
         ({"areas": [0.5, 1.0]}, r"\(0, 1\)"),
         ({"areas": 0.0}, r"\(0, 1\)"),
+        ({"areas": ()}, "at least one"),
+        ({"areas": (0.5, None)}, r"\(0, 1\), .* got \(0.5, None\)"),
+        ({"areas": "0.5"}, "got '0.5'"),
+        ({"areas": {"small": 0.1}}, "got {'small': 0.1}"),
+        ({"areas": [0.1, math.nan, 0.2]}, "nan"),
         ({"choose": "largest"}, "largest"),
         ({"reward": "log"}, "log"),
         ({"fill": "images"}, "images"),

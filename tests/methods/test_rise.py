@@ -21,11 +21,17 @@ def explain(model, **arguments):
     return RISE(Explanandum(model, mean=[0.0] * 3, std=[1.0] * 3), **arguments)
 
 
-def test_it_is_the_weighted_sum_of_its_masks():
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_it_is_the_weighted_sum_of_its_masks(channels_last):
     classifier = planted.explanandum()
     images, targets = planted.scenes(3, (20, 14))
-    method = RISE(classifier, masks=10, grid=[3, 2], probability=0.3, batch_size=4, seed=5)
+    layout = {"batch_size": 4, "channels_last": channels_last}
+    method = RISE(classifier, masks=10, grid=[3, 2], probability=0.3, **layout, seed=5)
+    seen = []
+    classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     found = method.attribute(images, targets)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    assert all(shown.is_contiguous(memory_format=form) for shown in seen)
     (batch,) = masks.rise(10, (20, 14), (3, 2), 0.3, 10, torch.Generator().manual_seed(5))
     for image, target, result in zip(images, targets, found, strict=True):
         scores = classifier.probabilities(image * batch[:, None])[:, target].squeeze(1)
