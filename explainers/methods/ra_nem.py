@@ -32,8 +32,8 @@ class RaNEM(LearnedExplainer):
     the first k pixels instead of the others, and is to lose the class: the loss is then about both
     areas, as Faithfulness is. With `start` the scores begin as the map of a gradient method; the
     network sees that map as well, averaged to each level, and learns what to add. As gradients know
-    the class, any class can be explained. A map then costs two forward passes and one backward pass
-    of the explanandum, not one forward pass.
+    the class, any class can be explained. An image then costs two forward passes and, for each
+    class, a backward pass of the explanandum, not one forward pass.
 
     Attribution: the raw scores, a full ranking without a scale.
 
@@ -136,24 +136,34 @@ class RaNEM(LearnedExplainer):
         """Images (B, 3, H, W) in [0, 1] -> scores (B, H, W), as one graph without any check.
 
         This is what to deploy: `torch.export.export(explainer.eval(), (images,))`, or
-        `torch.onnx.export(explainer.eval(), (images,), "explainer.onnx", dynamo=True)`. A
-        explainer of any class also takes the classes (B,) int64; one with a `start` needs gradients
-        and cannot be exported.
+        `torch.onnx.export(explainer.eval(), (images,), "explainer.onnx", dynamo=True)`. One
+        that explains any class also takes the classes (B,) int64; one with a `start` needs
+        gradients and cannot be exported.
         """
-        return self.scores(images, self.explanandum.features(images), classes)
+        start = None if classes is None else self.starts(images, classes[:, None])[0]
+        return self.scores(self.explanandum.features(images), images.shape[-2:], classes, start)
+
+    def starts(self, images: Tensor, classes: Tensor) -> list[Tensor | None]:
+        """Where the scores of classes (B, k) begin: k maps (B, 1, H, W), or None."""
+        if self.start == "none":
+            return [None] * classes.shape[1]
+        return list(pyramid_maps(self.explanandum, images, classes).unsqueeze(2).unbind(1))
 
     def scores(
-        self, images: Tensor, features: list[Tensor], classes: Tensor | None = None
+        self,
+        features: list[Tensor],
+        size: torch.Size,
+        classes: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """Scores (B, H, W) of images and their features, for classes (B,) if class-specific."""
-        start = None
-        if self.start != "none" and classes is not None:
-            start = pyramid_maps(self.explanandum, images, classes[:, None])
-            maps = [F.adaptive_avg_pool2d(start, level.shape[-2:]) for level in features]  # type: ignore[arg-type]
-            features = [torch.cat(pair, dim=1) for pair in zip(features, maps, strict=True)]
+        """Scores (B, *size) from the features, for classes (B,) and their start if there are."""
+        if start is not None:
+            sizes = [(level.shape[-2], level.shape[-1]) for level in features]
+            seen = [F.adaptive_avg_pool2d(start, each) for each in sizes]
+            features = [torch.cat(pair, dim=1) for pair in zip(features, seen, strict=True)]
         if self.conditioned:
             features = [*features[:-1], self.gate(features[-1], classes)]
-        scores = losses.widen(self.network(features, images.shape[-2:]))
+        scores = losses.widen(self.network(features, size))
         return self.gain * (scores if start is None else scores + start).squeeze(1)
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -164,14 +174,15 @@ class RaNEM(LearnedExplainer):
         features, logits = self.explanandum.features_and_logits(images)
         if self.delta == "supervised" and not self.warned:
             self.warned = nem.asks_for_another_class("Ra-NEM", logits, targets)
-        return self.scores(images, features)
+        return self.scores(features, images.shape[-2:])
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Scores (B, k, H, W) of several classes an image, from the same features."""
         if not self.class_specific:
             return super().class_maps(images, classes)
-        features = self.explanandum.features(images)
-        maps = [self.scores(images, features, chosen) for chosen in classes.unbind(1)]
+        features, size = self.explanandum.features(images), images.shape[-2:]
+        each = zip(classes.unbind(1), self.starts(images, classes), strict=True)
+        maps = [self.scores(features, size, chosen, start) for chosen, start in each]
         return torch.stack(maps, dim=1)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
@@ -187,7 +198,8 @@ class RaNEM(LearnedExplainer):
             ).flatten()
             images = images.repeat_interleave(2, dim=0)
             features = [level.repeat_interleave(2, dim=0) for level in features]
-        scores = self.scores(images, features, classes)
+        (start,) = self.starts(images, classes[:, None])
+        scores = self.scores(features, images.shape[-2:], classes, start)
         masked, removed = self.masked(images, scores, generator)
         shown = masked.flatten(0, 1)
         if self.delta == "unsupervised":

@@ -186,6 +186,12 @@ def test_a_start_is_what_an_untrained_network_shows_and_sees():
         nn.init.ones_(method.network.head.weight)
         added = method.class_maps(images, classes) - beginning
     assert (added[:, 0] - added[:, 1]).abs().max() > 0.1  # it knows which class is asked for
+    passes = []
+    stem = method.explanandum.model.stem
+    handle = stem.register_forward_hook(lambda *arguments: passes.append(len(arguments[2])))
+    method.class_maps(images, classes)
+    handle.remove()
+    assert passes == [4, 4]  # features, and the starts of all classes
     with torch.no_grad():
         torch.testing.assert_close(method(images, classes[:, 2]) - beginning[:, 2], added[:, 2])
 
