@@ -151,6 +151,8 @@ def data_config(model: str, network: nn.Module) -> dict[str, Any]:
         import timm
 
         config = timm.data.resolve_model_data_config(network)
+        # model_args: {img_size: ...} makes a ViT for another size than its pretrained weights had.
+        made_for = getattr(getattr(network, "patch_embed", None), "img_size", None)
         names = None
         if declared.get("num_classes") == 1000:
             info = timm.data.ImageNetInfo()
@@ -158,7 +160,7 @@ def data_config(model: str, network: nn.Module) -> dict[str, Any]:
         return {
             "mean": list(config["mean"]),
             "std": list(config["std"]),
-            "input_size": list(config["input_size"][1:]),
+            "input_size": list(made_for or config["input_size"][1:]),
             "class_names": names,
         }
     return {"mean": None, "std": None, "input_size": None, "class_names": None}

@@ -138,6 +138,12 @@ def test_the_library_knows_mean_size_and_names():
     torch.testing.assert_close(squeeze.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
 
 
+def test_a_vit_made_for_another_size_says_so():
+    explanandum = Explanandum("test_vit", num_classes=3, model_args={"img_size": [64, 32]})
+    assert explanandum.input_size == [64, 32]
+    assert explanandum(torch.zeros(1, 3, 64, 32)).shape == (1, 3)
+
+
 def test_weights_from_a_file_and_a_new_head(tmp_path):
     source = squeezenet1_1(weights=None, num_classes=7)
     save_file({k: v.half() for k, v in source.state_dict().items()}, tmp_path / "w.safetensors")
