@@ -19,8 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from timing import interleaved
 
-from explainers import Explanandum, curves
-from explainers.curves import Curve
+from explainers import Explanandum
+from explainers.perturbation import curves
+from explainers.perturbation.curves import Curve
 
 SIZE, BATCH = 224, 16
 

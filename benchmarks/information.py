@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from explainers import Explanandum, masking
+from explainers import Explanandum
+from explainers.functional import smoothing
 from explainers.metrics import information
 from explainers.metrics.information import InformationCurves
 
@@ -95,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(1)
     images = pictures(arguments.folder, arguments.images)
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(1))
-    maps = masking.blur(noise, 61, 10.0, torch.zeros(1, 3, 1, 1))[:, 0]
+    maps = smoothing.blur(noise, 61, 10.0, torch.zeros(1, 3, 1, 1))[:, 0]
     judges = [Explanandum(Near(i), mean=[0.0] * 3, std=[1.0] * 3) for i in images]
     metric = InformationCurves(workers=arguments.workers)
     target = torch.tensor([[True, False]])

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import medians
 
 from explainers import Explanandum
+from explainers.functional.omega import gumbel, omega
 from explainers.methods.ra_nem import RaNEM
-from explainers.omega import gumbel, omega
 
 SIZE, SAMPLES = 224, 6
 

@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from timing import interleaved, medians
 
-from explainers import Explanandum, solvers
+from explainers import Explanandum
 from explainers.methods.rise import RISE
 from explainers.methods.sloc import SLOC
-from explainers.solvers import Factors
+from explainers.optimization import completeness
+from explainers.optimization.completeness import Factors
 
 SIZE, MASKS, BATCH = 224, 1000, 16
 FIRST = torch.zeros(1, 1, dtype=torch.int64)
@@ -151,18 +152,20 @@ def solve(rounds: int, images: int) -> None:
     noise = 3 + 0.2 * torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     start = noise / noise.sum() * whole[:, :, None]
     lr, factors = 0.1 / (3 * SIZE**2), Factors(gap)
-    best = solvers.loss(gap, solvers.admm(factors, responses, start, 200), responses)
-    span = solvers.loss(gap, start, responses) - best
+    best = completeness.loss(gap, completeness.admm(factors, responses, start, 200), responses)
+    span = completeness.loss(gap, start, responses) - best
 
     runs: dict[str, Callable[[], Tensor]] = {
-        f"adam_{n}": partial(solvers.adam, gap, responses, start, n, lr) for n in (501, 1000)
+        f"adam_{n}": partial(completeness.adam, gap, responses, start, n, lr) for n in (501, 1000)
     }
-    runs |= {f"admm_{n}": partial(solvers.admm, factors, responses, start, n) for n in (10, 20)}
+    runs |= {
+        f"admm_{n}": partial(completeness.admm, factors, responses, start, n) for n in (10, 20)
+    }
     seconds = medians(rounds, setup=lambda: Factors(gap), **runs)
     print(f"{images} images, {MASKS} masks; setup once for all images {seconds['setup']:.2f} s")
-    limit = solvers.loss(gap, runs["adam_1000"](), responses)
+    limit = completeness.loss(gap, runs["adam_1000"](), responses)
     for name, run in runs.items():
-        loss = solvers.loss(gap, run(), responses)
+        loss = completeness.loss(gap, run(), responses)
         print(
             f"{name}: {1000 * seconds[name] / images:.1f} ms an image, "
             f"{seconds['adam_1000'] / seconds[name]:.1f} times less than adam_1000, "

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from tqdm import tqdm
 
-from explainers import builders
+from explainers import files
 from explainers.base import Explainer
-from explainers.classifier import Classifier
+from explainers.callbacks.progress import CloseBars
+from explainers.explanandum.classifier import Classifier
 
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -35,19 +35,6 @@ WRONG_TYPE = re.compile(
     r"Given value type: .*\s+Given value: (?P<given>.*))",
     re.MULTILINE,
 )
-
-
-class CloseBars(Callback):
-    """Ends the progress bars when a run fails: what went wrong begins on a line of its own."""
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Close all bars, which Lightning leaves open."""
-        for bar in vars(trainer.progress_bar_callback or self).values():
-            if isinstance(bar, tqdm):
-                bar.close()
-        sys.stdout.flush()
 
 
 class CLI(LightningCLI):
@@ -130,7 +117,7 @@ class EvaluateCLI(CLI):
         super().instantiate_classes()
         if path := self._get(self.config_init, "ckpt_path"):
             # Not left to the trainer, which would restore the fit's callbacks and loops as well.
-            checkpoint = builders.read_checkpoint(path)
+            checkpoint = files.read_checkpoint(path)
             self.model.on_load_checkpoint(checkpoint)
             self.model.load_state_dict(checkpoint["state_dict"])
             self.config_init[self.subcommand]["ckpt_path"] = None
@@ -157,7 +144,7 @@ def model_config(path: str) -> dict[str, Any]:
         ValueError: If it is no checkpoint of an explainer, or of one whose explanandum cannot be
             rebuilt.
     """
-    checkpoint = builders.read_checkpoint(path)
+    checkpoint = files.read_checkpoint(path)
     if "explanandum" not in checkpoint:
         raise ValueError(
             f"{path} is not a checkpoint of an explainer; name a classifier as the explanandum"

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 import explainers
 from datamodules.shapes import Shapes
 from explainers import Explanandum
-from explainers.classifier import Classifier
+from explainers.explanandum.classifier import Classifier
 from explainers.methods.deeplab import DeepLabExplainer
 from explainers.methods.ra_nem import RaNEM
 from explainers.methods.rtis import RTIS

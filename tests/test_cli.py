@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from explainers.classifier import Classifier
 from explainers.cli import CLI, EvaluateCLI, main
+from explainers.explanandum.classifier import Classifier
 from tests.test_base import trainer
 
 # The run folder holds the classifier before the explainer joins it.

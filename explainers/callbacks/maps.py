@@ -7,10 +7,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.callbacks import drawing
-from explainers.callbacks.measure import unit
+from explainers.evaluation import drawing
+from explainers.evaluation.measure import unit
+from explainers.functional import masking
 
 CHUNK = 20  # class maps at once, to bound the memory
 

@@ -11,11 +11,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from explainers.base import Explainer
-from explainers.callbacks import drawing
-from explainers.callbacks.batches import take
-from explainers.callbacks.measure import unit
-from explainers.callbacks.provenance import data_name, describe, fingerprint
-from explainers.callbacks.scorefile import differences, write_atomically
+from explainers.evaluation import drawing
+from explainers.evaluation.measure import unit
+from explainers.evaluation.provenance import data_name, describe, fingerprint
+from explainers.evaluation.scorefile import differences, write_atomically
+from explainers.evaluation.targets import take
 
 
 class SaveMaps(Callback):

@@ -9,21 +9,23 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from explainers.base import Explainer, NotDefinedError
-from explainers.callbacks import drawing
-from explainers.callbacks.batches import TargetChoice, choose_targets, show, take
-from explainers.callbacks.measure import DATA_KEYS, measure
-from explainers.callbacks.provenance import (
+from explainers.base import Explainer
+from explainers.callbacks.progress import show
+from explainers.evaluation import drawing
+from explainers.evaluation.measure import DATA_KEYS, measure
+from explainers.evaluation.provenance import (
     data_name,
     describe_run,
     explanandum_name,
     load_beside,
     method_name,
 )
-from explainers.callbacks.sanity import SANITY, sanity_rows
-from explainers.callbacks.scorefile import ScoreFile, write_atomically
-from explainers.callbacks.summary import columns_by_method, summarize, table, versions
-from explainers.explanandum import Explanandum
+from explainers.evaluation.sanity import SANITY, sanity_rows
+from explainers.evaluation.scorefile import ScoreFile, write_atomically
+from explainers.evaluation.summary import columns_by_method, summarize, table, versions
+from explainers.evaluation.targets import TargetChoice, choose_targets, take
+from explainers.explanandum.features import NotDefinedError
+from explainers.explanandum.frozen import Explanandum
 from explainers.methods.constant import CentredGaussian, Constant, GroundTruth, Random
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.classification import MaskedClassification

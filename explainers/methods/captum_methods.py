@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import fills
 
 Score = Literal["logit", "probability"]
 
@@ -132,7 +132,7 @@ class IntegratedGradients(Explainer):
         from captum import attr
 
         inputs = images.detach()
-        start = masking.fill(self.baseline, inputs, self.explanandum.mean)
+        start = fills.fill(self.baseline, inputs, self.explanandum.mean)
         method = attr.IntegratedGradients(_scores(self.explanandum, self.score))
         parts: Tensor = method.attribute(
             inputs,

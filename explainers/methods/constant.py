@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import masking
 
 
 class Constant(Explainer):

@@ -5,9 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from explainers import losses, masking, networks
-from explainers.base import LearnedExplainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import losses, masking, planes
+from explainers.learned import LearnedExplainer
+from explainers.networks import deeplab
 
 
 class DeepLabExplainer(LearnedExplainer):
@@ -27,7 +28,7 @@ class DeepLabExplainer(LearnedExplainer):
 
     Args:
         explanandum: The frozen classifier to explain.
-        backbone: See `networks.DeepLabV3`.
+        backbone: See `deeplab.DeepLabV3`.
         pretrained: Start the backbone from ImageNet weights (the released code does, though the
             paper says "from scratch").
         backbone_weights: Or from a local file of a classifier with the same backbone, such as the
@@ -81,7 +82,7 @@ class DeepLabExplainer(LearnedExplainer):
     ) -> None:
         super().__init__(explanandum, lr, schedule, seed)
         rates = atrous_rates or [12, 24, 36]
-        self.network = networks.DeepLabV3(
+        self.network = deeplab.DeepLabV3(
             explanandum.num_classes,
             backbone,
             pretrained,
@@ -109,22 +110,20 @@ class DeepLabExplainer(LearnedExplainer):
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Target mask in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
         self.check_inputs(images, targets)
-        return networks.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
+        return planes.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Masks (B, k, H, W) of several classes an image, from one forward pass."""
-        return networks.gather_classes(self.logits(images), classes, images.shape[-2:]).sigmoid()
+        return planes.gather_classes(self.logits(images), classes, images.shape[-2:]).sigmoid()
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted terms of eq. 1, each the mean over images."""
         images, targets = batch["image"], batch["target"]
         size = images.shape[-2:]
         logits = self.logits(images)
-        target_mask = networks.max_over_classes(logits, targets, size).sigmoid()
-        other_mask = networks.max_over_classes(logits, ~targets, size).sigmoid()
-        present = networks.select_classes(
-            logits, targets, size
-        ).sigmoid()  # (N, H, W), one per label
+        target_mask = planes.max_over_classes(logits, targets, size).sigmoid()
+        other_mask = planes.max_over_classes(logits, ~targets, size).sigmoid()
+        present = planes.select_classes(logits, targets, size).sigmoid()  # (N, H, W), one per label
 
         both = torch.cat([target_mask, 1 - target_mask])
         kept, removed = self.explanandum(

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
-from explainers.optimize import Tick, minimize, solve_pairs
-from explainers.snapshots import KeepBest
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import fills
+from explainers.optimization.pairs import Tick, minimize, solve_pairs
+from explainers.optimization.snapshots import KeepBest
 
 AREAS = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
 COLDNESS = 20.0  # of the smooth maximum: 1 / T, with the paper's T of 1/20
-FILLS = ["pyramid", *(name for name in masking.FILLS if name != "images")]
+FILLS = ["pyramid", *(name for name in fills.FILLS if name != "images")]
 
 
 class ExtremalPerturbation(Explainer):
@@ -49,7 +49,7 @@ class ExtremalPerturbation(Explainer):
         steps: Of SGD with momentum and dampening 0.9.
         lr: Of SGD.
         fill: "pyramid": mask values 0 to 1 show 8 blurs of widths `sigma` to 0, the nearest two
-            blended; or what 0 shows, as in `masking.fill`, but "images".
+            blended; or what 0 shows, as in `fills.fill`, but "images".
         sigma: Width of the strongest blur, or of the fill "blur", in pixels.
         smoothness: Width of the mask's kernel in pixels of an image whose shorter side is 224,
             scaled with that side; parameters lie a third of it apart. NN-Explainer's 0.09 is 20.
@@ -153,10 +153,10 @@ class ExtremalPerturbation(Explainer):
         """What mask values 0 to 1 show, in equal steps: (n, L, 3, H, W)."""
         mean, std = self.explanandum.mean.to(images), self.explanandum.std.to(images)
         if self.fill != "pyramid":
-            hidden = masking.fill(self.fill, images, mean, std, self.generator(), self.sigma)
+            hidden = fills.fill(self.fill, images, mean, std, self.generator(), self.sigma)
             return torch.stack([hidden.expand_as(images), images], dim=1)
         widths = [self.sigma * (1 - level / 7) for level in range(7)]
-        blurred = [masking.fill("blur", images, mean, sigma=width) for width in widths]
+        blurred = [fills.fill("blur", images, mean, sigma=width) for width in widths]
         return torch.stack([*blurred, images], dim=1)
 
     def _rewards(self, logits: Tensor, classes: Tensor) -> Tensor:

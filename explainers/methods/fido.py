@@ -5,10 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
-from explainers.optimize import Tick, log_odds, minimize, resize, solve_pairs
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import masking
+from explainers.functional.fills import check_fill, fill
+from explainers.functional.losses import log_odds
+from explainers.functional.planes import resize
+from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class FIDO(Explainer):
@@ -37,7 +40,7 @@ class FIDO(Explainer):
         steps: Steps of Adam.
         lr: Its learning rate, in units of the probabilities' log-odds.
         size: Cells a side of the grid.
-        fill: What replaces a pixel, as in `masking.fill`. "images" would make a map depend on its
+        fill: What replaces a pixel, as in `fills.fill`. "images" would make a map depend on its
             batch and is refused.
         sigma: Width of the fill "blur" in pixels.
         pairs: Image-class pairs optimised side by side, `samples` masked images each; changes only
@@ -75,7 +78,7 @@ class FIDO(Explainer):
                 f"weight not negative, got {samples}, {steps}, {size}, {pairs}, {temperature}, "
                 f"{lr}, {sigma} and {weight}"
             )
-        masking.check_fill(fill)
+        check_fill(fill)
         self.keeps, self.weight, self.samples = objective == "preservation", weight, samples
         self.temperature, self.steps, self.lr, self.size = temperature, steps, lr, size
         self.fill, self.sigma, self.pairs = fill, sigma, pairs
@@ -91,7 +94,7 @@ class FIDO(Explainer):
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         generator, size = self.generator(), (images.shape[-2], images.shape[-1])
         mean, std = self.explanandum.mean, self.explanandum.std
-        fills = masking.fill(self.fill, images, mean, std, generator, self.sigma)
+        fills = fill(self.fill, images, mean, std, generator, self.sigma)
         # One row a mask from here on.
         wanted = classes.repeat_interleave(self.samples)
         shown = images.repeat_interleave(self.samples, dim=0)

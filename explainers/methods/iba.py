@@ -7,17 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers.base import Explainer, NotDefinedError
-from explainers.explanandum import Explanandum
-from explainers.neurons import (
-    FeatureStatistics,
-    Grid,
-    from_neurons,
-    on_map,
-    replaced,
-    to_neurons,
-)
-from explainers.optimize import Tick, log_odds, minimize, resize, solve_pairs
+from explainers.base import Explainer
+from explainers.explanandum.features import NotDefinedError
+from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum.neurons import FeatureStatistics, Grid, from_neurons, on_map, to_neurons
+from explainers.explanandum.taps import replaced
+from explainers.functional.losses import log_odds
+from explainers.functional.planes import resize
+from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class IBA(Explainer):
@@ -46,7 +43,7 @@ class IBA(Explainer):
 
     Args:
         explanandum: The classifier to explain.
-        layer: Module name of the layer in `explanandum.model`; None takes `default_layer`.
+        layer: Module name of the layer in `frozen.model`; None takes `default_layer`.
         relu: The layer's features are never negative: mixtures are cut off at 0. None: if no image
             of the statistics had a negative one.
         beta: Price of information in units of the cross-entropy, per mean nat of a feature.

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
-from explainers.optimize import Tick, resize, solve_pairs, until_done
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional.fills import check_fill, fill
+from explainers.functional.planes import resize
+from explainers.optimization.pairs import Tick, solve_pairs, until_done
 
 DECREASE = 1e-4  # of the objective, for a step to be accepted: this part of what its slope promises
 
@@ -48,7 +49,7 @@ class IGOSPlusPlus(Explainer):
         variation: Weight of `bilateral_variation`.
         edge: Squared colour difference, in units of `std`, at which smoothness counts 1 / e.
         noise: Standard deviation of the noise, in units of the classifier's `std`.
-        fill: What replaces a pixel, as in `masking.fill`, but "images".
+        fill: What replaces a pixel, as in `fills.fill`, but "images".
         sigma: Width of the fill "blur" in pixels; 15 is about as wide as the released code's.
         pairs: Image-class pairs optimised side by side; it changes only speed and memory.
         batch_size: Blended images in a pass, at least 4 a pair; only speed and memory.
@@ -90,7 +91,7 @@ class IGOSPlusPlus(Explainer):
                 "backtracks, area, variation and noise must not be negative and decay in (0, 1), "
                 f"got {backtracks}, {area}, {variation}, {noise} and {decay}"
             )
-        masking.check_fill(fill)
+        check_fill(fill)
         self.size, self.steps, self.ig_steps = size, steps, ig_steps
         self.lr, self.decay, self.backtracks = lr, decay, backtracks
         self.area, self.variation, self.edge, self.noise = area, variation, edge, noise
@@ -106,7 +107,7 @@ class IGOSPlusPlus(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = masking.fill(self.fill, images, mean, std, generator, self.sigma)
+        fills = fill(self.fill, images, mean, std, generator, self.sigma)
         draws = (self.ig_steps, *images.shape[1:])
         masks = images.new_ones(len(images), 2, self.size, self.size)
         for _ in range(self.steps):

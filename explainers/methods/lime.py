@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import fills
 
 ALPHA = {"released": 1.0, "paper": 0.001, "kernelshap": 0.0}
 
@@ -52,7 +52,7 @@ class LIME(Explainer):
         form: See above.
         alpha: Weight of the penalty; None takes 1 for ridge as published and 0.001 for LASSO.
             "kernelshap" has none.
-        fill: What replaces a superpixel, as in `masking.fill`, but "images"; published is "mean".
+        fill: What replaces a superpixel, as in `fills.fill`, but "images"; published is "mean".
         batch_size: Samples in a forward pass; it does not change the maps.
         seed: Seed of the samples, and of the fill "noise".
 
@@ -85,7 +85,7 @@ class LIME(Explainer):
             raise ValueError(
                 f"alpha must be positive, and None with 'kernelshap', got {alpha} with {form!r}"
             )
-        masking.check_fill(fill)
+        fills.check_fill(fill)
         self.samples, self.segments = samples, segments
         self.compactness, self.sigma, self.form = compactness, sigma, form
         self.alpha = ALPHA[form] if alpha is None else alpha
@@ -118,7 +118,7 @@ class LIME(Explainer):
     def _explain(self, image: Tensor, classes: Tensor) -> Tensor:
         """Maps (k, H, W) of an image (3, H, W) and its classes (k,)."""
         mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fill = masking.fill(self.fill, image[None], mean, std, generator)[0].expand_as(image)
+        fill = fills.fill(self.fill, image[None], mean, std, generator)[0].expand_as(image)
         segments = self.superpixels(image)
         count = int(segments.max()) + 1
         if self.form == "kernelshap":

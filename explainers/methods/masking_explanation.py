@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
-from explainers.losses import widen
-from explainers.optimize import Tick, log_odds, minimize, resize, solve_pairs, variation
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import fills
+from explainers.functional.losses import log_odds, variation, widen
+from explainers.functional.planes import resize
+from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class MaskingExplanation(Explainer):
@@ -124,7 +125,7 @@ class MaskingExplanation(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         size, generator = (images.shape[2], images.shape[3]), self.generator()
-        bank = None if self.bank is None else masking.read_bank(self.bank, *size)
+        bank = None if self.bank is None else fills.read_bank(self.bank, *size)
 
         def objective(parameters: Tensor, step: int) -> Tensor:
             return self.losses(

@@ -8,10 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
-from explainers.optimize import Tick, minimize, resize, solve_pairs, variation
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import masking
+from explainers.functional.fills import check_fill, fill
+from explainers.functional.losses import variation
+from explainers.functional.planes import resize
+from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class MP(Explainer):
@@ -51,7 +54,7 @@ class MP(Explainer):
             centred blurred disc that takes 99 % of what the whole fill takes from p.
         noise: Standard deviation of normal noise added in each step to the masked image, in units
             of the classifier's `std`; 0 in both papers, 0.2 in some implementations.
-        fill: What replaces a pixel, as in `masking.fill`, but "images"; published is "blur".
+        fill: What replaces a pixel, as in `fills.fill`, but "images"; published is "blur".
         sigma: Width of that blur in pixels; published is 10 at 224 px.
         pairs: Image-class pairs optimised side by side; it changes only speed and memory.
         seed: Seed of the noises and shifts.
@@ -93,7 +96,7 @@ class MP(Explainer):
             raise ValueError(f"interpolation must be bilinear or nearest, got {interpolation!r}")
         if init not in ("uniform", "ones", "circle"):
             raise ValueError(f"init must be uniform, ones or circle, got {init!r}")
-        masking.check_fill(fill)
+        check_fill(fill)
         self.steps, self.lr, self.size, self.interpolation = steps, lr, size, interpolation
         self.l1, self.tv, self.power, self.jitter, self.init = l1, tv, power, jitter, init
         self.noise, self.fill, self.sigma, self.pairs = noise, fill, sigma, pairs
@@ -108,7 +111,7 @@ class MP(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = masking.fill(self.fill, images, mean, std, generator, self.sigma).expand_as(images)
+        fills = fill(self.fill, images, mean, std, generator, self.sigma).expand_as(images)
         start = self._start(images, fills, classes, generator)
         wide_images, wide_fills = border(images, self.jitter), border(fills, self.jitter)
 

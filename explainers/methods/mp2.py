@@ -7,10 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from explainers import masking
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
-from explainers.optimize import Tick, gradient, log_odds, resize, solve_pairs, until_done
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import masking
+from explainers.functional.fills import check_fill, fill
+from explainers.functional.losses import log_odds
+from explainers.functional.planes import resize
+from explainers.optimization.pairs import Tick, gradient, solve_pairs, until_done
 
 
 class MP2(Explainer):
@@ -49,7 +52,7 @@ class MP2(Explainer):
         interpolation: Of mask and map to the image; the paper does not say. Its MP has "bilinear"
             in the text and "nearest" in the code.
         ranked: False gives the published map: 1 where removed, at any step.
-        fill: What replaces a pixel, as in `masking.fill`, but "images"; published is "blur".
+        fill: What replaces a pixel, as in `fills.fill`, but "images"; published is "blur".
         sigma: Width of that blur in pixels; published is 10 at 224 px.
         pairs: Image-class pairs side by side; it changes only speed and memory.
         seed: Seed of the fill "noise".
@@ -88,7 +91,7 @@ class MP2(Explainer):
             raise ValueError(f"gradient must be descent or norm, got {gradient!r}")
         if interpolation not in ("bilinear", "nearest"):
             raise ValueError(f"interpolation must be bilinear or nearest, got {interpolation!r}")
-        masking.check_fill(fill)
+        check_fill(fill)
         self.size, self.pixels, self.gradient, self.chance = size, pixels, gradient, chance
         self.interpolation, self.ranked = interpolation, ranked
         self.fill, self.sigma, self.pairs = fill, sigma, pairs
@@ -108,7 +111,7 @@ class MP2(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = masking.fill(self.fill, images, mean, std, generator, self.sigma).expand_as(images)
+        fills = fill(self.fill, images, mean, std, generator, self.sigma).expand_as(images)
         stop = math.log(self.chance / (1 - self.chance)) if self.chance else -math.inf
 
         def advance(order: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:

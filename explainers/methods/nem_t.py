@@ -7,9 +7,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import losses, masking, nem, unet
-from explainers.base import LearnedExplainer
-from explainers.explanandum import Explanandum
+from explainers import base, optimizers
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import losses, masking
+from explainers.learned import LearnedExplainer
+from explainers.networks import unet
+from explainers.optimization import representation
 
 
 class NEMt(LearnedExplainer):
@@ -30,7 +33,7 @@ class NEMt(LearnedExplainer):
             that is left, as in Ra-NEM's comparison; or "original": `weight` times
             1 - (p - p of the whole image)^2, as in NEMt's code.
         weight: None takes the published 50 ("inverse") or 2 ("original").
-        loss: "row", or "crossed" as in both released codes, see `nem.pick`.
+        loss: "row", or "crossed" as in both released codes, see `representation.pick`.
         kernel_size: Odd side of the smoothing kernel of uniform random numbers with sum 1, wrapped
             around the borders; a new one in each training step, and always the seed's own one
             otherwise (published: a new one each time there too).
@@ -40,7 +43,7 @@ class NEMt(LearnedExplainer):
         optimizer: "prodigy" as published, or "adamw".
         lr: Learning rate of AdamW; Prodigy finds its own.
         weight_decay: Of the optimiser.
-        anneal_epochs: Length of the cosine annealing, see `nem.optimizers`.
+        anneal_epochs: Length of the cosine annealing, see `optimizers.optimizers`.
         seed: Seed of the method's randomness.
 
     Raises:
@@ -70,7 +73,7 @@ class NEMt(LearnedExplainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, lr, seed=seed)
-        nem.check_choices(self)
+        base.check_choices(self)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
         self.objective = objective
@@ -105,7 +108,7 @@ class NEMt(LearnedExplainer):
         self.check_inputs(images, targets)
         features, logits = self.explanandum.features_and_logits(images)
         if not self.warned:
-            self.warned = nem.asks_for_another_class("NEMt", logits, targets)
+            self.warned = representation.asks_for_another_class("NEMt", logits, targets)
         return 1 - self.masks(features, images.shape[-2:], self.kernel)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
@@ -117,12 +120,16 @@ class NEMt(LearnedExplainer):
         masks = self.masks(features, images.shape[-2:], kernel)
         shown = masking.blend(images, masks, self.explanandum.mean)
         classes = logits.argmax(dim=1)
-        left = nem.pick(self.explanandum.probabilities(shown), classes, self.loss)
+        left = representation.pick(self.explanandum.probabilities(shown), classes, self.loss)
         if self.objective == "original":
-            whole = nem.pick(self.explanandum.to_probabilities(logits), classes, self.loss)
+            whole = representation.pick(
+                self.explanandum.to_probabilities(logits), classes, self.loss
+            )
             left = 1 - (left - whole) ** 2
         return {"area": 1 - masks.mean(), "class": self.weight * left.mean()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Prodigy or AdamW, annealed by epoch."""
-        return nem.optimizers(self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs)
+        return optimizers.optimizers(
+            self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs
+        )

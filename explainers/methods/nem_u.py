@@ -6,9 +6,12 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from explainers import losses, masking, nem, unet
-from explainers.base import LearnedExplainer
-from explainers.explanandum import Explanandum
+from explainers import base, optimizers
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import losses, masking
+from explainers.learned import LearnedExplainer
+from explainers.networks import unet
+from explainers.optimization import representation
 
 
 class NEMU(LearnedExplainer):
@@ -25,7 +28,7 @@ class NEMU(LearnedExplainer):
 
     Args:
         explanandum: The frozen classifier to explain.
-        layer: The representation, see `nem.representation`.
+        layer: The representation, see `representation.representation`.
         distance: Weight of the representation's distance, (1 - cosine) / 2.
         area: Weight of the mask's mean; larger gives smaller masks.
         block: Of the network, see `unet.UNetDecoder`.
@@ -34,7 +37,7 @@ class NEMU(LearnedExplainer):
         optimizer: "prodigy", or "adamw".
         lr: Learning rate of AdamW; Prodigy finds its own.
         weight_decay: Of the optimiser.
-        anneal_epochs: Length of the cosine annealing, see `nem.optimizers`.
+        anneal_epochs: Length of the cosine annealing, see `optimizers.optimizers`.
         seed: Seed of the method's randomness.
 
     Raises:
@@ -61,7 +64,7 @@ class NEMU(LearnedExplainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, lr, seed=seed)
-        nem.check_choices(self)
+        base.check_choices(self)
         self.layer, self.distance, self.area = layer, distance, area
         self.network = unet.decoder(explanandum, block, widths, dropout)
         self.optimizer: Literal["prodigy", "adamw"] = optimizer
@@ -86,15 +89,17 @@ class NEMU(LearnedExplainer):
         images = batch["image"]
         with torch.no_grad():
             features = self.explanandum.features(images)
-            whole = nem.representation(self.explanandum, images, self.layer)
+            whole = representation.representation(self.explanandum, images, self.layer)
         masks = self.masks(features, images.shape[-2:])
         shown = masking.blend(images, masks, self.explanandum.mean)
-        found = nem.representation(self.explanandum, shown, self.layer)
+        found = representation.representation(self.explanandum, shown, self.layer)
         return {
-            "distance": self.distance * (1 - nem.similarity(found, whole)).mean(),
+            "distance": self.distance * (1 - representation.similarity(found, whole)).mean(),
             "area": self.area * masks.mean(),
         }
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Prodigy or AdamW, annealed by epoch."""
-        return nem.optimizers(self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs)
+        return optimizers.optimizers(
+            self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs
+        )

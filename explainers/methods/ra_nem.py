@@ -7,11 +7,16 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers import losses, masking, nem, unet
-from explainers.base import LearnedExplainer
-from explainers.explanandum import Explanandum
-from explainers.methods.cam import pyramid_maps
-from explainers.omega import draw_k, gumbel, omega
+from explainers import base, optimizers
+from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum.gradients import pyramid_maps
+from explainers.functional import losses
+from explainers.functional.fills import FILLS
+from explainers.functional.fills import fill as fill_images
+from explainers.functional.omega import draw_k, gumbel, omega
+from explainers.learned import LearnedExplainer
+from explainers.networks import unet
+from explainers.optimization import representation
 
 
 class RaNEM(LearnedExplainer):
@@ -44,14 +49,14 @@ class RaNEM(LearnedExplainer):
             as in the paper, see `omega.draw_k`.
         draw: Whether the k and the fill are drawn for each "image" (paper) or for the "batch"
             (released code).
-        fills: Fills to draw from, see `masking.fill`; "mean" is the papers' zero. A "noise" fill is
+        fills: Fills to draw from, see `fills.fill`; "mean" is the papers' zero. A "noise" fill is
             one picture for all images of a step.
         shared_noise: One Gumbel noise for all k of an image, so that its masks are nested: cheaper.
         threshold: Centre of the soft selection, see `omega.omega`.
         delta: "supervised": the probability of the class. "unsupervised": the similarity of
-            representations, see `nem.similarity`; the map then has no class.
-        layer: Of these representations, see `nem.representation`.
-        loss: "row" as in eq. 12, or "crossed" as in the released code, see `nem.pick`.
+            representations, see `representation.similarity`; the map then has no class.
+        layer: Of these representations, see `representation.representation`.
+        loss: "row" as in eq. 12, or "crossed" as in the released code, see `representation.pick`.
         deletion: Learn from both senses of a ranking, see above.
         start: "none" as published, or "pyramid_cam" for `cam.PyramidCAM`, see above.
         class_conditioned: Explain any class, not just the predicted one.
@@ -64,7 +69,7 @@ class RaNEM(LearnedExplainer):
         optimizer: "prodigy" as published, or "adamw".
         lr: Learning rate of AdamW; Prodigy finds its own.
         weight_decay: Of the optimiser.
-        anneal_epochs: Length of the cosine annealing, see `nem.optimizers`.
+        anneal_epochs: Length of the cosine annealing, see `optimizers.optimizers`.
         seed: Seed of the method's randomness.
 
     Raises:
@@ -99,9 +104,9 @@ class RaNEM(LearnedExplainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, lr, seed=seed)
-        nem.check_choices(self)
+        base.check_choices(self)
         self.fills = fills or ["mean", "kernel_blur", "noise"]
-        allowed = [name for name in masking.FILLS if name != "images"]
+        allowed = [name for name in FILLS if name != "images"]
         if unknown := [name for name in self.fills if name not in allowed]:
             raise ValueError(f"fills must be among {allowed}, got {unknown[0]!r}")
         if samples < 1 or gain <= 0:
@@ -173,7 +178,7 @@ class RaNEM(LearnedExplainer):
         self.check_inputs(images, targets)
         features, logits = self.explanandum.features_and_logits(images)
         if self.delta == "supervised" and not self.warned:
-            self.warned = nem.asks_for_another_class("Ra-NEM", logits, targets)
+            self.warned = representation.asks_for_another_class("Ra-NEM", logits, targets)
         return self.scores(features, images.shape[-2:])
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
@@ -204,12 +209,14 @@ class RaNEM(LearnedExplainer):
         shown = masked.flatten(0, 1)
         if self.delta == "unsupervised":
             with torch.no_grad():
-                whole = nem.representation(self.explanandum, images, self.layer)
-            found = nem.representation(self.explanandum, shown, self.layer)
-            kept = nem.similarity(found, whole.repeat_interleave(self.samples, dim=0))
+                whole = representation.representation(self.explanandum, images, self.layer)
+            found = representation.representation(self.explanandum, shown, self.layer)
+            kept = representation.similarity(found, whole.repeat_interleave(self.samples, dim=0))
         else:
             probabilities = self.explanandum.probabilities(shown)
-            kept = nem.pick(probabilities, classes.repeat_interleave(self.samples), self.loss)
+            kept = representation.pick(
+                probabilities, classes.repeat_interleave(self.samples), self.loss
+            )
         if self.deletion:
             kept = torch.where(removed.flatten().to(kept.device), 1 - kept, kept)
         return {"distance": 1 - kept.mean()}
@@ -239,12 +246,14 @@ class RaNEM(LearnedExplainer):
             for number, name in enumerate(self.fills):
                 rows = (choice == number).nonzero()[:, 0].to(images.device)
                 mean, std = self.explanandum.mean, self.explanandum.std
-                fill[rows] = masking.fill(name, images[rows], mean, std, generator)
+                fill[rows] = fill_images(name, images[rows], mean, std, generator)
         return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks.unsqueeze(2), removed
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Prodigy or AdamW, annealed by epoch."""
-        return nem.optimizers(self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs)
+        return optimizers.optimizers(
+            self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs
+        )
 
 
 def another(probabilities: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from explainers import masking, masks
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional.fills import check_fill, fill
+from explainers.perturbation import grids
 
 
 class RISE(Explainer):
@@ -21,7 +22,7 @@ class RISE(Explainer):
         masks: Number of masks, one forward pass each and image.
         grid: Cells a side of the coarse grids, or [rows, columns].
         probability: Probability that a cell is kept.
-        fill: What replaces a pixel, as in `masking.fill`; published is "mean", zero in normalised
+        fill: What replaces a pixel, as in `fills.fill`; published is "mean", zero in normalised
             space. "images" would make a map depend on its batch and is refused.
         batch_size: Masked images in a forward pass; it does not change the maps.
         channels_last: Memory layout of the masked images: for most CNNs of plain convolutions the
@@ -50,7 +51,7 @@ class RISE(Explainer):
                 "masks, grid and batch_size must be positive and probability in (0, 1), "
                 f"got {masks}, {grid}, {batch_size} and {probability}"
             )
-        masking.check_fill(fill)
+        check_fill(fill)
         self.masks, self.grid, self.probability = masks, (rows, columns), probability
         self.fill, self.batch_size, self.channels_last = fill, batch_size, channels_last
 
@@ -62,9 +63,9 @@ class RISE(Explainer):
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
         mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = masking.fill(self.fill, images, mean, std, generator).expand_as(images)
+        fills = fill(self.fill, images, mean, std, generator).expand_as(images)
         height, width = images.shape[-2:]
-        batches = masks.rise(
+        batches = grids.rise(
             self.masks,
             (height, width),
             self.grid,
@@ -82,8 +83,8 @@ class RISE(Explainer):
         # A bar only in terminals, and only for what takes longer than a second.
         for batch in tqdm(batches, "RISE", total, leave=False, delay=1, disable=None):
             part = masked[: len(batch)]
-            for image, fill, wanted, result in zip(images, fills, classes, sums, strict=True):
-                torch.addcmul(fill, image - fill, batch[:, None], out=part)  # masking.blend
+            for image, hidden, wanted, result in zip(images, fills, classes, sums, strict=True):
+                torch.addcmul(hidden, image - hidden, batch[:, None], out=part)  # masking.blend
                 found = self.explanandum.probabilities(part)[:, wanted]  # (n, k)
                 result += found.mT @ batch.flatten(1)
         return sums.view(*classes.shape, height, width) / (self.masks * self.probability)

@@ -5,9 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from explainers import losses, masking, networks
-from explainers.base import LearnedExplainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import losses, masking, planes, smoothing
+from explainers.learned import LearnedExplainer
+from explainers.networks import deeplab
 
 
 class RTIS(LearnedExplainer):
@@ -27,7 +28,7 @@ class RTIS(LearnedExplainer):
 
     Args:
         explanandum: The frozen classifier to explain.
-        backbone: See `networks.DeepLabV3`.
+        backbone: See `deeplab.DeepLabV3`.
         pretrained: Start the backbone from ImageNet weights.
         backbone_weights: Or from a local file of a classifier with the same backbone, such as the
             explanandum's own: then class-specific masks take far fewer steps.
@@ -69,7 +70,7 @@ class RTIS(LearnedExplainer):
     ) -> None:
         super().__init__(explanandum, lr, schedule, seed)
         rates = atrous_rates or [12, 24, 36]
-        self.network = networks.DeepLabV3(
+        self.network = deeplab.DeepLabV3(
             explanandum.num_classes,
             backbone,
             pretrained,
@@ -89,11 +90,11 @@ class RTIS(LearnedExplainer):
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Target mask in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
         self.check_inputs(images, targets)
-        return networks.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
+        return planes.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Masks (B, k, H, W) of several classes an image, from one forward pass."""
-        return networks.gather_classes(self.logits(images), classes, images.shape[-2:]).sigmoid()
+        return planes.gather_classes(self.logits(images), classes, images.shape[-2:]).sigmoid()
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted terms of RTIS's eq. 2, each the mean over images."""
@@ -137,6 +138,6 @@ def alternative(images: Tensor, mean: Tensor, std: Tensor, generator: torch.Gene
     noise = torch.randn(images.shape, generator=generator) * 0.11
     blurred = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
     scale = min(images.shape[-2:]) / 224
-    smooth = masking.blur(images, 2 * max(1, round(27 * scale)) + 1, max(11 * scale, 0.5), mean)
+    smooth = smoothing.blur(images, 2 * max(1, round(27 * scale)) + 1, max(11 * scale, 0.5), mean)
     plain = mean + std * (colour + noise).to(images)
     return torch.where(blurred.to(images.device), smooth, plain)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from explainers import masking, networks
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import planes
+from explainers.functional.fills import check_fill, fill
 
 
 class SlidingPatch(Explainer):
@@ -30,7 +31,7 @@ class SlidingPatch(Explainer):
         patch: Side of the patch, in pixels of an image whose shorter side is 224, and scaled with
             that side like SLOC's squares, to whole pixels and at least 1.
         stride: Pixels from one position to the next, scaled alike.
-        fill: What the patch shows, as in `masking.fill`, but "images"; published is "mean".
+        fill: What the patch shows, as in `fills.fill`, but "images"; published is "mean".
         align: How values become pixels, bilinearly both ways. "centre": each value lies at its
             patch's centre, and beyond the outer centres the map continues unchanged. "stretched",
             as in the paper and its released code: the grid of values fills the image, which moves
@@ -58,7 +59,7 @@ class SlidingPatch(Explainer):
                 "patch must lie in [1, 224], stride and batch_size must be positive, "
                 f"got {patch}, {stride} and {batch_size}"
             )
-        masking.check_fill(fill)
+        check_fill(fill)
         if align not in ("centre", "stretched"):
             raise ValueError(f"align must be 'centre' or 'stretched', got {align!r}")
         self.patch, self.stride, self.fill = patch, stride, fill
@@ -73,7 +74,7 @@ class SlidingPatch(Explainer):
         height, width = images.shape[-2:]
         drops = self.drops(images, classes)
         if self.align == "stretched":
-            return networks.upsample(drops, (height, width))
+            return planes.upsample(drops, (height, width))
         patch, stride = self.sizes(height, width)
         down, across = (
             _at_centres(extent, count, patch, stride).to(drops)
@@ -94,20 +95,22 @@ class SlidingPatch(Explainer):
         rows, columns = (range(0, extent - patch + 1, stride) for extent in (height, width))
         places = [(y, x) for y in rows for x in columns]
         mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = masking.fill(self.fill, images, mean, std, generator).expand_as(images)
+        fills = fill(self.fill, images, mean, std, generator).expand_as(images)
         shown = images.new_empty(self.batch_size, *images.shape[1:])
         result = images.new_empty(*classes.shape, len(places))
         # A bar only in terminals, and only for what takes longer than a second.
         total = len(images) * len(places)
         with tqdm(None, "SP", total, leave=False, delay=1, disable=None) as bar:
-            for image, fill, wanted, found in zip(images, fills, classes, result, strict=True):
+            for image, hidden_image, wanted, found in zip(
+                images, fills, classes, result, strict=True
+            ):
                 whole = self.explanandum.probabilities(image[None])[0, wanted]
                 for start in range(0, len(places), self.batch_size):
                     batch = places[start : start + self.batch_size]
                     part = shown[: len(batch)].copy_(image)
                     for occluded, (y, x) in zip(part, batch, strict=True):
                         window = slice(y, y + patch), slice(x, x + patch)
-                        occluded[:, *window] = fill[:, *window]
+                        occluded[:, *window] = hidden_image[:, *window]
                     hidden = self.explanandum.probabilities(part)[:, wanted]
                     found[:, start : start + len(batch)] = (whole - hidden).mT
                     bar.update(len(batch))

@@ -7,11 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from explainers import masking, responses, solvers
-from explainers.base import Explainer, load
-from explainers.explanandum import Explanandum
-from explainers.masks import PatchSums
-from explainers.snapshots import KeepBest, KeepSteps, Observer
+from explainers.base import Explainer
+from explainers.checkpoint import load
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional.fills import FILLS, fill
+from explainers.optimization import completeness
+from explainers.optimization.snapshots import KeepBest, KeepSteps, Observer
+from explainers.perturbation import responses
+from explainers.perturbation.patches import PatchSums
 
 STEPS = {"adam": 501, "admm": 20}
 
@@ -40,7 +43,7 @@ class SLOC(Explainer):
             paper's SLOC_xp: 0.2 for ViT-B, 0.3 for ViT-S, 0.6 for ResNet50 and DenseNet201). None
             chooses among 0.2, 0.25 ... 0.8 for each image and side: where responses vary most.
         tuning_masks: Masks for each candidate of that choice.
-        fill: What replaces a pixel, as in `masking.fill`, but "images"; published is "mean".
+        fill: What replaces a pixel, as in `fills.fill`, but "images"; published is "mean".
         solver: "admm" comes to the minimum of the loss, "adam" near it in the published steps.
         steps: Of the solver; None takes 20 of ADMM, 501 of Adam as published.
         lr: Of Adam, in the released code's units: a step changes a pixel by about lr / (3 H W).
@@ -123,7 +126,7 @@ class SLOC(Explainer):
                 f"sides {self.sides}, got {self.probability}"
             )
         choices: dict[str, tuple[str, list[str]]] = {
-            "fill": (self.fill, [name for name in masking.FILLS if name != "images"]),
+            "fill": (self.fill, [name for name in FILLS if name != "images"]),
             "solver": (self.solver, list(STEPS)),
             "units": (self.units, ["released", "paper"]),
             "aggregation": (self.aggregation, ["mean", "median", "min", "product"]),
@@ -203,16 +206,16 @@ class SLOC(Explainer):
 
     def _fills(self, images: Tensor) -> Tensor:
         mean, std = self.explanandum.mean, self.explanandum.std
-        fills = masking.fill(self.fill, images, mean, std, self.generator())
+        fills = fill(self.fill, images, mean, std, self.generator())
         return fills.expand(-1, -1, *images.shape[-2:])
 
-    def gap(self, sums: PatchSums) -> solvers.Gap:
+    def gap(self, sums: PatchSums) -> completeness.Gap:
         """The problem of a mask set, with this method's weights."""
         height, width = sums.size
         if self.units == "paper":
-            return solvers.Gap(sums, self.lambda1, (self.lambda2, self.lambda2))
+            return completeness.Gap(sums, self.lambda1, (self.lambda2, self.lambda2))
         down, across = (self.lambda2 * n / max(n - 1, 1) for n in (height, width))
-        return solvers.Gap(sums, self.lambda1 / (3 * height * width), (down, across))
+        return completeness.Gap(sums, self.lambda1 / (3 * height * width), (down, across))
 
     def _run(
         self,
@@ -259,14 +262,18 @@ class SLOC(Explainer):
         total = maps.sum(dim=(2, 3))
         return maps * (whole / total.where(total != 0, torch.ones_like(total)))[:, :, None, None]
 
-    def _solve(self, part: responses.Measured, begin: Tensor, watch: solvers.Observer) -> Tensor:
+    def _solve(
+        self, part: responses.Measured, begin: Tensor, watch: completeness.Observer
+    ) -> Tensor:
         wanted, gap = part.responses.flatten(0, 1), self.gap(part.sums)
         with torch.autocast(begin.device.type, enabled=False):
             if self.solver == "admm":
-                return solvers.admm(solvers.factors(gap), wanted, begin, self.steps, watch)
+                return completeness.admm(
+                    completeness.factors(gap), wanted, begin, self.steps, watch
+                )
             # The released code counts all colours, and its gradients are three times ours.
             lr, eps = self.lr / (3 * begin[0].numel()), 1e-8 / 3
-            return solvers.adam(
+            return completeness.adam(
                 gap, wanted, begin, self.steps, lr, self.lr_decay, eps=eps, observe=watch
             )
 

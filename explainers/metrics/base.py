@@ -10,8 +10,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from explainers import masking, statistics
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import masking
+from explainers.metrics import statistics
 
 
 class PerImageMetric(Metric):

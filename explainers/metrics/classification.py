@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import masking
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric, exact, masked_logits
-from explainers.statistics import Columns, nan_mean
+from explainers.metrics.statistics import Columns, nan_mean
 
 THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 

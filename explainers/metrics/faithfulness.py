@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from explainers import curves, masking
-from explainers.curves import Curve, Fill, Order, Responses
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import fills
 from explainers.metrics.base import PerImageMetric
-from explainers.perturbation import Inpainted
+from explainers.perturbation import curves
+from explainers.perturbation.curves import Curve, Fill, Order, Responses
+from explainers.perturbation.queue import Inpainted
 
 Value = Literal["probability", "logit", "hit", "unchanged"]
 
@@ -62,7 +63,7 @@ class RISECurves(_CurveMetric):
         pixels: Pixels a step; without `steps` too, the width of the image (224 steps at 224 px), as
             RISE and Ra-NEM do. Generative-removal papers take 1792.
         steps: Equal steps instead.
-        deletion_fill: Name of a fill, see `masking.fill`.
+        deletion_fill: Name of a fill, see `fills.fill`.
         insertion_fill: Name of a fill.
         batch_size: Perturbed images a forward pass.
         channels_last: Memory layout of these batches.
@@ -123,7 +124,7 @@ class SLOCCurves(_CurveMetric):
 
     Args:
         steps: Equal steps.
-        fill: Name of a fill, see `masking.fill`.
+        fill: Name of a fill, see `fills.fill`.
         batch_size: Perturbed images a forward pass.
         channels_last: Memory layout of these batches.
     """
@@ -178,7 +179,7 @@ class CurveAUC(_CurveMetric):
         name: Column of the value.
         order: Which pixels change first, "most" or "least" relevant.
         start: "image" (pixels are replaced) or "fill" (pixels are restored).
-        fill: Name of a fill, see `masking.fill`.
+        fill: Name of a fill, see `fills.fill`.
         steps: Equal steps; without `pixels` too, steps of one image width.
         pixels: Pixels a step.
         value: "probability" or "logit" of the followed class, "hit" (1 where it is the most
@@ -256,10 +257,10 @@ class CurveAUC(_CurveMetric):
     def _fills(self, images: Tensor, explanandum: Explanandum) -> Sequence[Fill]:
         if self.inpainter is not None:
             return [Inpainted(self.inpainter)]
-        bank = masking.read_bank(self.bank, *images.shape[2:]) if self.bank else None
+        bank = fills.read_bank(self.bank, *images.shape[2:]) if self.bank else None
 
         def draw(pictures: Tensor, seed: int) -> Tensor:
-            return masking.fill(
+            return fills.fill(
                 self.fill,
                 pictures,
                 explanandum.mean,
@@ -286,7 +287,7 @@ def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:
     return (found.top == found.clean.unsqueeze(1)).double()
 
 
-def _check(pixels: int | None, steps: int | None, *fills: str) -> None:
+def _check(pixels: int | None, steps: int | None, *names: str) -> None:
     Curve(pixels=pixels, steps=1 if steps is None and pixels is None else steps)
-    if unknown := [fill for fill in fills if fill not in masking.FILLS]:
-        raise ValueError(f"unknown fill {unknown[0]!r}; expected one of {masking.FILLS}")
+    if unknown := [fill for fill in names if fill not in fills.FILLS]:
+        raise ValueError(f"unknown fill {unknown[0]!r}; expected one of {fills.FILLS}")

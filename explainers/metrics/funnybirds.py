@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
 from explainers.metrics.base import PerImageMetric, exact
 from explainers.metrics.parts import (
     Deletions,
@@ -16,7 +16,7 @@ from explainers.metrics.parts import (
     part_shares,
 )
 from explainers.metrics.similarity import spearman
-from explainers.statistics import Columns, nan_mean
+from explainers.metrics.statistics import Columns, nan_mean
 
 
 def contrast(deletions: Deletions, target: int, shares: Tensor, others: dict[int, Tensor]) -> float:

@@ -14,7 +14,7 @@ from scipy.interpolate import LinearNDInterpolator
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
 from explainers.metrics.base import PerImageMetric
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
 from explainers.metrics.base import PerImageMetric, exact
 from explainers.metrics.boxes import box_iou, map_boxes, tight_boxes
-from explainers.statistics import Columns, nan_mean
+from explainers.metrics.statistics import Columns, nan_mean
 
 OF_MAX = tuple(i / 20 for i in range(20))  # 0, 0.05 ... 0.95 of the maximum
 OF_MEAN = tuple(i / 5 for i in range(26))  # 0, 0.2 ... 5 times the mean

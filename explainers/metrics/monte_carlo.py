@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from explainers import curves
-from explainers.curves import Curve
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.perturbation import curves
+from explainers.perturbation.curves import Curve
 
 
 def monte_carlo_auc(

@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainers import masking
+from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric, exact, pixel_sum
-from explainers.statistics import Columns, nan_mean
+from explainers.metrics.statistics import Columns, nan_mean
 
 
 def counts(maps: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:

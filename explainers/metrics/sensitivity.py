@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explainers import masking
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
+from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric, exact, pixel_sum
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import curves
-from explainers.explanandum import Explanandum
+from explainers.explanandum.frozen import Explanandum
 from explainers.metrics.base import PerImageMetric, exact
+from explainers.perturbation import curves
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from explainers.callbacks import drawing
 from explainers.callbacks.maps import LogMaps, explained, strongest
 from explainers.callbacks.save import SaveMaps
 from explainers.callbacks.score import Score
+from explainers.evaluation import drawing
 from explainers.methods.constant import Constant, GroundTruth
 from explainers.methods.rise import RISE
 from tests import planted
-from tests.callbacks.scenes import SIZE, Scenes, Truth, trainer
+from tests.support import SIZE, Scenes, Truth, trainer
 
 
 def pixels(path):

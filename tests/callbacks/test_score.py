@@ -11,12 +11,12 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from explainers import Explainer
-from explainers.base import NotDefinedError
-from explainers.callbacks.provenance import method_name
-from explainers.callbacks.sanity import SANITY
 from explainers.callbacks.score import Score, default_metrics
-from explainers.callbacks.scorefile import read
-from explainers.callbacks.summary import summarize
+from explainers.evaluation.provenance import method_name
+from explainers.evaluation.sanity import SANITY
+from explainers.evaluation.scorefile import read
+from explainers.evaluation.summary import summarize
+from explainers.explanandum.features import NotDefinedError
 from explainers.methods.constant import CentredGaussian, Constant, Random
 from explainers.methods.rise import RISE
 from explainers.metrics.classification import ClassSpecificity
@@ -24,7 +24,7 @@ from explainers.metrics.localization import MAE, SoftIoU
 from explainers.metrics.saliency import MaskSaliency
 from explainers.metrics.seconds import Seconds
 from tests import planted
-from tests.callbacks.scenes import Mass, Scenes, Truth, trainer
+from tests.support import Mass, Scenes, Truth, trainer
 
 METHODS = ["truth", "wide", *SANITY]
 

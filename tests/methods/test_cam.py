@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum, masking
-from explainers.base import NotDefinedError
-from explainers.methods.cam import GradCAM, GradCAMPlusPlus, PyramidCAM, tapped
+from explainers import Explanandum
+from explainers.explanandum.features import NotDefinedError
+from explainers.explanandum.taps import tapped
+from explainers.functional import masking
+from explainers.methods.cam import GradCAM, GradCAMPlusPlus, PyramidCAM
 from tests import planted
 
 HEAD = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 3.0, 0.5]])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from explainers import Explanandum
-from explainers.masking import minmax
+from explainers.functional.masking import minmax
 from explainers.methods.captum_methods import IntegratedGradients, Saliency, smoothed
 from tests import planted
 

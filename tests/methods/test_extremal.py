@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from explainers import Explanandum, curves, masking
-from explainers.curves import Curve
+from explainers import Explanandum
+from explainers.functional import fills, masking
 from explainers.methods.extremal import ExtremalPerturbation, area_gap, show, smallest, smooth_masks
+from explainers.perturbation import curves
+from explainers.perturbation.curves import Curve
 from tests import planted
 
 SIZE = 28
@@ -145,7 +147,7 @@ def test_the_pyramid_ends_with_the_image():
     assert levels.shape == (2, 8, 3, 32, 32)
     assert torch.equal(levels[:, 7], images)
     for level, sigma in ((0, 3.5), (3, 2.0), (6, 0.5)):
-        expected = masking.fill("blur", images, mean, sigma=sigma)
+        expected = fills.fill("blur", images, mean, sigma=sigma)
         torch.testing.assert_close(levels[:, level], expected)
 
 
@@ -319,7 +321,7 @@ def test_what_a_mask_hides_shows_the_fill(fill):
     method = ExtremalPerturbation(classifier, fill=fill, sigma=2.0, seed=7)
     generator = torch.Generator().manual_seed(7)
     mean, std = classifier.mean, classifier.std
-    expected = masking.fill(fill, images, mean, std, generator, 2.0).expand_as(images)
+    expected = fills.fill(fill, images, mean, std, generator, 2.0).expand_as(images)
     torch.testing.assert_close(method._levels(images)[:, 0], expected)
     assert torch.equal(method._levels(images)[:, 1], images)
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 import explainers
 from explainers import Explanandum
-from explainers.base import NotDefinedError
+from explainers.explanandum.features import NotDefinedError
 from explainers.methods.iba import IBA, default_layer, information, smooth
 from tests import planted
 

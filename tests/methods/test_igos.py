@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum, masking
+from explainers import Explanandum
+from explainers.functional import fills, masking
 from explainers.methods.igos import IGOSPlusPlus, Task, bilateral_variation
 from tests import planted
 
@@ -125,7 +126,7 @@ def test_bilateral_variation_of_a_mask_smaller_than_the_image():
 def literal(method, image, label):
     """iGOS++ of one image and class, written out; the steps tried each time as well."""
     generator = method.generator()
-    fill = masking.fill("blur", image[None], method.explanandum.mean, sigma=method.sigma)
+    fill = fills.fill("blur", image[None], method.explanandum.mean, sigma=method.sigma)
     masks = torch.ones(2, method.size, method.size)
     tried = []
     for _ in range(method.steps):

@@ -6,9 +6,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum, masking
+from explainers import Explanandum
+from explainers.functional import fills
+from explainers.functional.losses import variation
+from explainers.functional.planes import resize
 from explainers.methods.mp import MP, blurred_discs, border, window
-from explainers.optimize import resize, variation
 from tests import planted
 
 
@@ -99,7 +101,7 @@ def literal(explanandum, image, target, steps, jitter, noise, interpolation, pow
     """The method written down once more: one image, plain Adam, loops over pixels of the mask."""
     generator = torch.Generator().manual_seed(seed)
     height, width = image.shape[1:]
-    blurred = masking.fill("blur", image[None], explanandum.mean, sigma=2.0)[0]
+    blurred = fills.fill("blur", image[None], explanandum.mean, sigma=2.0)[0]
     mask = torch.rand(4, 4, generator=generator)
     first, second = torch.zeros(4, 4), torch.zeros(4, 4)
     for step in range(1, steps + 1):

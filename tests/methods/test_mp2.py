@@ -5,10 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum, masking
+from explainers import Explanandum
+from explainers.functional import fills
+from explainers.functional.planes import resize
 from explainers.methods.mp2 import MP2
 from explainers.metrics.similarity import changed
-from explainers.optimize import resize
 from tests import planted
 
 
@@ -170,7 +171,7 @@ class Smooth(nn.Module):
 
 def greedy(explanandum, image, target, gradient, chance, interpolation):
     """The method in small: p's slopes by finite differences, one cell at a time; (step, cell)s."""
-    blurred = masking.fill("blur", image[None], explanandum.mean, sigma=1.5)[0]
+    blurred = fills.fill("blur", image[None], explanandum.mean, sigma=1.5)[0]
 
     def p(mask):
         corners = None if interpolation == "nearest" else False

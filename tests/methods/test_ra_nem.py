@@ -5,12 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum, masking, nem
-from explainers.methods.cam import pyramid_maps
+from explainers import Explanandum
+from explainers.explanandum.gradients import pyramid_maps
+from explainers.functional import masking, smoothing
 from explainers.methods.nem_t import NEMt
 from explainers.methods.nem_u import NEMU
 from explainers.methods.ra_nem import RaNEM, another
 from explainers.metrics.faithfulness import RISECurves
+from explainers.optimization import representation
 from tests import planted
 
 SMALL = {"widths": [16, 16, 16, 16]}
@@ -46,10 +48,10 @@ def shares(maps):
 def test_what_the_losses_read_by_hand():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.6, 0.0], [0.5, 0.3, 0.2]])
     classes = torch.tensor([0, 1, 0])
-    assert nem.pick(probabilities, classes).tolist() == pytest.approx([0.7, 0.6, 0.5])
+    assert representation.pick(probabilities, classes).tolist() == pytest.approx([0.7, 0.6, 0.5])
     # The released code indexes the columns of all rows by the vector of all targets.
     literal = (1 - probabilities)[torch.arange(3)[:, None], classes[None, :]].mean()
-    found = 1 - nem.pick(probabilities, classes, "crossed").mean()
+    found = 1 - representation.pick(probabilities, classes, "crossed").mean()
     torch.testing.assert_close(found, literal)
     by_hand = 1 - (0.7 + 0.2 + 0.7 + 0.4 + 0.6 + 0.4 + 0.5 + 0.3 + 0.5) / 9
     assert literal.item() == pytest.approx(by_hand)
@@ -97,7 +99,7 @@ def test_the_published_fills_are_zero_blur_and_noise():
     images = torch.rand(60, 3, 16, 16, generator=seeded())
     shown = method.masked(images, torch.zeros(60, 16, 16), seeded())[0][:, 0]
     mean, std = method.explanandum.mean, method.explanandum.std
-    blur = masking.kernel_blur(images, mean)
+    blur = smoothing.kernel_blur(images, mean)
     found = {"zero": 0, "blur": 0, "noise": 0}
     for image, smooth, result in zip(images, blur, shown, strict=True):
         gone = (result - image).abs().amax(dim=0) > 1e-6
@@ -267,19 +269,19 @@ def test_an_unsupervised_delta_compares_representations():
         assert distance == pytest.approx(expected, rel=1e-5)
     method.attribute(images, targets.roll(1, 1))  # it has no class to warn of
     with pytest.raises(ValueError, match="layer 4 is none of the 4"):
-        nem.representation(method.explanandum, images, 4)
+        representation.representation(method.explanandum, images, 4)
     with pytest.raises(ValueError, match="no module 'nothing'"):
-        nem.representation(method.explanandum, images, "nothing")
+        representation.representation(method.explanandum, images, "nothing")
 
 
 def test_a_representation_is_the_mean_over_positions():
     vector = torch.tensor([[1.0, 2.0]])
     tokens = torch.stack([vector, 3 * vector], dim=1)
-    assert nem.pooled(vector).tolist() == [[1, 2]]
-    assert nem.pooled(tokens).tolist() == [[2, 4]]
-    assert nem.pooled(tokens.mT.unflatten(2, (1, 2))).tolist() == [[2, 4]]
+    assert representation.pooled(vector).tolist() == [[1, 2]]
+    assert representation.pooled(tokens).tolist() == [[2, 4]]
+    assert representation.pooled(tokens.mT.unflatten(2, (1, 2))).tolist() == [[2, 4]]
     with pytest.raises(ValueError, match=r"\(B, N, C\)"):
-        nem.pooled(torch.zeros(3))
+        representation.pooled(torch.zeros(3))
 
 
 def test_it_trains_in_half_precision():

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from explainers import Explanandum, masks
+from explainers import Explanandum
 from explainers.methods.rise import RISE
+from explainers.perturbation import grids
 from tests import planted
 
 
@@ -32,7 +33,7 @@ def test_it_is_the_weighted_sum_of_its_masks(channels_last):
     found = method.attribute(images, targets)
     form = torch.channels_last if channels_last else torch.contiguous_format
     assert all(shown.is_contiguous(memory_format=form) for shown in seen)
-    (batch,) = masks.rise(10, (20, 14), (3, 2), 0.3, 10, torch.Generator().manual_seed(5))
+    (batch,) = grids.rise(10, (20, 14), (3, 2), 0.3, 10, torch.Generator().manual_seed(5))
     for image, target, result in zip(images, targets, found, strict=True):
         scores = classifier.probabilities(image * batch[:, None])[:, target].squeeze(1)
         expected = (scores[:, None, None] * batch).sum(dim=0) / (10 * 0.3)
@@ -62,7 +63,7 @@ def test_fill_says_what_is_seen_in_place_of_a_pixel():
     explanandum = Explanandum(Spy(), mean=[0.5] * 3, std=[1.0] * 3)
     images, targets = torch.ones(1, 3, 8, 8), torch.tensor([[True, False]])
     generator = torch.Generator().manual_seed(0)
-    low = min(float(batch.min()) for batch in masks.rise(5, (8, 8), (2, 2), 0.5, 5, generator))
+    low = min(float(batch.min()) for batch in grids.rise(5, (8, 8), (2, 2), 0.5, 5, generator))
     lowest = []
     for fill in ("mean", "black"):
         seen.clear()

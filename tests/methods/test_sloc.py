@@ -3,12 +3,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum, curves, masking, masks, solvers
-from explainers.curves import Curve
+from explainers import Explanandum
+from explainers.functional import fills, masking
 from explainers.methods import sloc
 from explainers.methods.constant import CentredGaussian
 from explainers.methods.sloc import SLOC, aggregate
-from explainers.responses import Sampling
+from explainers.optimization import completeness
+from explainers.perturbation import curves, patches
+from explainers.perturbation.curves import Curve
+from explainers.perturbation.responses import Sampling
 from tests import planted
 from tests.test_base import trainer
 
@@ -65,14 +68,14 @@ def dense(sums):
 def test_toy_example_the_shared_stripe_carries_the_whole_response(solver):
     """The slides' owl: four masks that share the central stripe, each with a response of 0.8."""
     kept = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 1, 1], [0, 1, 0]]).bool()[:, None]
-    stripes = masks.Patches((6, 6), 2, kept.expand(-1, 3, -1), torch.zeros(4, 2).long())
-    gap = solvers.Gap(masks.PatchSums([stripes]), 1e-6, (1e-6, 1e-6))
+    stripes = patches.Patches((6, 6), 2, kept.expand(-1, 3, -1), torch.zeros(4, 2).long())
+    gap = completeness.Gap(patches.PatchSums([stripes]), 1e-6, (1e-6, 1e-6))
     start = torch.full((1, 6, 6), 0.8 / 36)
     responses = torch.full((1, 4), 0.8)
     if solver == "adam":
-        found = solvers.adam(gap, responses, start, 2000, 1e-3, decay=0.9)
+        found = completeness.adam(gap, responses, start, 2000, 1e-3, decay=0.9)
     else:
-        found = solvers.admm(solvers.factors(gap), responses, start, 200)
+        found = completeness.admm(completeness.factors(gap), responses, start, 200)
     carried = found[0].view(6, 3, 2).sum(dim=(0, 2))
     torch.testing.assert_close(carried, torch.tensor([0.0, 0.8, 0.0]), rtol=0, atol=2e-3)
 
@@ -94,14 +97,14 @@ def test_responses_are_probabilities_less_that_of_the_fill(fill, channels_last):
     method = explain(Linear(), 0.3, fill=fill, batch_size=7, channels_last=channels_last)
     explanandum, images, classes = method.explanandum, noise(), torch.tensor([[0, 2], [1, 0]])
     mean, std = explanandum.mean, explanandum.std
-    fills = masking.fill(fill, images, mean, std, torch.Generator().manual_seed(0))
-    fills = fills.expand_as(images)
+    hidden = fills.fill(fill, images, mean, std, torch.Generator().manual_seed(0))
+    hidden = hidden.expand_as(images)
     whole, (part,) = method.measure(images, classes)
-    base = explanandum.probabilities(fills).gather(1, classes)
+    base = explanandum.probabilities(hidden).gather(1, classes)
     torch.testing.assert_close(whole, explanandum.probabilities(images).gather(1, classes) - base)
     assert part.responses.shape == (2, 2, 20)
     for mask, response in zip(dense(part.sums), part.responses.unbind(2), strict=True):
-        shown = masking.blend(images, mask.expand(2, -1, -1), fills)
+        shown = masking.blend(images, mask.expand(2, -1, -1), hidden)
         expected = explanandum.probabilities(shown).gather(1, classes) - base
         torch.testing.assert_close(response, expected)
 
@@ -136,7 +139,7 @@ def test_released_units_are_those_of_the_released_optimiser():
         expected, _ = released(responses, pixels, start, steps)
         torch.testing.assert_close(maps, expected, rtol=0, atol=1e-3 * float(expected.std()))
     _, loss = released(responses, pixels, found, 1)
-    ours = solvers.loss(method.gap(part.sums), found[None], part.responses[0])
+    ours = completeness.loss(method.gap(part.sums), found[None], part.responses[0])
     assert float(ours) == pytest.approx(loss, rel=1e-4)
 
 

@@ -6,7 +6,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from explainers import Explanandum, masking
+from explainers import Explanandum
+from explainers.functional import smoothing
 from explainers.metrics.faithfulness import CurveAUC, RISECurves, SLOCCurves
 from tests import planted
 
@@ -153,7 +154,7 @@ def test_a_blur_of_any_width_fills(sigma):
     found = metric.measure(
         images=images, maps=images.mean(1), targets=targets, explanandum=explanandum
     )
-    blurred = masking.blur(images, int(8 * sigma) + 1, sigma, explanandum.mean)
+    blurred = smoothing.blur(images, int(8 * sigma) + 1, sigma, explanandum.mean)
     expected = explanandum.probabilities(blurred)[targets]
     torch.testing.assert_close(found["CurveAUC"].float(), expected)
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from explainers import curves
-from explainers.curves import Curve
 from explainers.metrics.monte_carlo import half_width, monte_carlo_auc
+from explainers.perturbation import curves
+from explainers.perturbation.curves import Curve
 from tests import planted
 
 

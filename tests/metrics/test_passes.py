@@ -3,7 +3,7 @@ from torch import nn
 
 from explainers import Explanandum
 from explainers.base import Explainer
-from explainers.callbacks.measure import measure
+from explainers.evaluation.measure import measure
 from explainers.methods.captum_methods import Saliency
 from explainers.methods.rise import RISE
 from explainers.metrics.passes import Passes

@@ -16,13 +16,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from explainers import Explainer, Explanandum, masking, metrics
-from explainers.callbacks.batches import take
+from explainers import Explainer, Explanandum, metrics
 from explainers.callbacks.score import Score
-from explainers.callbacks.scorefile import read
+from explainers.evaluation.scorefile import read
+from explainers.evaluation.targets import take
+from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric
 from tests import planted
-from tests.callbacks.scenes import trainer
+from tests.support import trainer
 
 COUNT, SIZE = 7, (32, 32)  # of two processes one sees an image that the other has seen
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from explainers.base import Explainer
-from explainers.masking import minmax
+from explainers.functional.masking import minmax
 from explainers.methods.constant import Constant, GroundTruth, Random
 from explainers.metrics.sensitivity import AverageSensitivity, relative_change
 from tests import planted

@@ -1,0 +1,1 @@
+"""The machinery of one table: measure, write, summarise, draw."""

@@ -1,0 +1,65 @@
+"""What the callbacks do with a batch: pick images, choose the target, show the progress."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TargetChoice = Literal["predicted", "label", "second"]
+
+
+def take(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The images `rows` of a batch; what is neither a tensor nor a list is passed on."""
+    picked: dict[str, Any] = {}
+    for key, value in batch.items():
+        if isinstance(value, Tensor):
+            picked[key] = value[torch.tensor(list(rows), dtype=torch.int64, device=value.device)]
+        elif isinstance(value, list | tuple):
+            picked[key] = [value[row] for row in rows]
+        else:
+            picked[key] = value
+    return picked
+
+
+def choose_targets(
+    choice: TargetChoice, logits: Tensor, labels: Tensor | None, multi_label: bool
+) -> Tensor:
+    """Targets (B, K) bool to explain.
+
+    Args:
+        choice: "predicted": the top class (and with several labels all above 0.5); "label": what
+            the image shows; "second": the second most probable class.
+        logits: Of the clean images, (B, K).
+        labels: What the images show, (B, K) bool; None for unlabelled data.
+        multi_label: Whether the classifier has a sigmoid head.
+
+    Raises:
+        ValueError: If the choice does not suit the data or the classifier.
+    """
+    if labels is not None and labels.shape != logits.shape:
+        raise ValueError(
+            f"the data have {labels.shape[1]} classes, the explanandum {logits.shape[1]}; "
+            "set the explanandum's `classes`"
+        )
+    count = logits.shape[1]
+    if choice == "label":
+        if labels is None:
+            raise ValueError(
+                "target 'label' needs labelled data, these have no `target`; use target: predicted"
+            )
+        return labels.bool()
+    if choice == "second":
+        if multi_label or count < 2:
+            raise ValueError(
+                "target 'second' needs a single-label classifier of at least two classes"
+            )
+        return F.one_hot(logits.topk(2, dim=1).indices[:, 1], count).bool()
+    top = F.one_hot(logits.argmax(dim=1), count).bool()
+    return top | (logits > 0) if multi_label else top
+
+
+def class_ids(targets: Tensor) -> list[list[int]]:
+    """Classes of each image, from targets (B, K) bool."""
+    return [row.nonzero().flatten().tolist() for row in targets.cpu()]

@@ -1,0 +1,247 @@
+"""Training the classifiers that are then explained."""
+
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+
+from explainers.explanandum import build
+from explainers.explanandum.cutouts import cut_outs
+from explainers.optimizers import step_seed, warmup_cosine
+
+
+class Classifier(LightningModule):
+    """Trains a plain network on images (B, 3, H, W) in [0, 1] with multi-hot targets (B, K) bool.
+
+    Single-label: cross-entropy, top-1 and top-5 accuracy. Multi-label: binary cross-entropy, micro
+    precision, recall and F1, and macro mean average precision. `Explanandum(model="<its
+    checkpoint>.ckpt")` freezes the result.
+
+    With `head`, only those modules learn, from a fresh start, and all else stays frozen in eval
+    mode: the recipe of Stalder et al., NeurIPS 2022, section 4 (its code; the paper says
+    "fine-tune"). Without, everything learns.
+
+    Args:
+        model: As for `build.build`, or any module from normalised images to logits.
+        num_classes: Number of classes.
+        multi_label: Several classes may be present in one image.
+        pretrained: Start from the library's weights (a download).
+        weights: Start from a local weights file.
+        model_args: Further arguments of the architecture.
+        head: Module names to re-initialise and train alone, such as [fc] for a ResNet, [pre_logits,
+            head] for VGG.
+        class_names: Names of the classes; None takes the data's.
+        mean: Normalisation mean per channel; None takes the model's own.
+        std: Normalisation standard deviation per channel; None takes the model's own.
+        lr: Learning rate: AdamW's peak.
+        weight_decay: AdamW's weight decay; with 0 it is Adam.
+        schedule: "constant", or "cosine": 5 % linear warm-up, then cosine to 0.
+        smoothing: Label smoothing; binary targets become smoothing and 1 - smoothing.
+        cut_outs: Share of the training images whose objects are cut out or removed, see
+            `cutouts.cut_outs`; the data need masks. Explanations of such a classifier find objects.
+        freeze_statistics: BatchNorm keeps its running statistics, which cut-outs would spoil.
+        seed: Of the cut-outs.
+
+    Raises:
+        ValueError: If a name in `head` is not a module of the model, or `cut_outs` is not in [0, 1]
+            or asked of a single-label classifier, for which an image always shows a class.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        num_classes: int,
+        multi_label: bool = False,
+        pretrained: bool = False,
+        weights: str | None = None,
+        model_args: dict[str, Any] | None = None,
+        head: list[str] | None = None,
+        class_names: list[str] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        schedule: Literal["constant", "cosine"] = "constant",
+        smoothing: float = 0.0,
+        cut_outs: float = 0.0,
+        freeze_statistics: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= cut_outs <= 1.0 or (cut_outs and not multi_label):
+            raise ValueError(
+                "cut_outs must lie in [0, 1] and needs multi_label, "
+                f"got {cut_outs} and multi_label {multi_label}"
+            )
+        self.save_hyperparameters(
+            ignore=["model"] if isinstance(model, nn.Module) else [], logger=False
+        )
+        if isinstance(model, str):
+            self.network = build.build(model, num_classes, pretrained, weights, True, model_args)
+            own = build.data_config(model, self.network)
+        else:
+            self.network, own = model, build.data_config("", model)
+        for name, value, default in (
+            ("mean", mean, [0.485, 0.456, 0.406]),
+            ("std", std, [0.229, 0.224, 0.225]),
+        ):
+            self.hparams[name] = [float(v) for v in value or own[name] or default]
+            self.register_buffer(
+                name, torch.tensor(self.hparams[name]).view(1, 3, 1, 1), persistent=False
+            )
+        self.multi_label, self.smoothing = multi_label, smoothing
+        self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
+        self.cut_outs, self.freeze_statistics, self.seed = cut_outs, freeze_statistics, seed
+        self.head = list(head) if head else None
+        if self.head:
+            _restart_head(self.network, self.head)
+        self.train()
+        self.metrics = nn.ModuleDict(
+            {f"{stage}_": metrics(num_classes, multi_label) for stage in ("val", "test")}
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> logits (B, K)."""
+        return cast(Tensor, self.network((images - self.mean) / self.std))
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Train mode for what learns; frozen parts stay in eval mode."""
+        super().train(mode)
+        if mode and self.head:
+            self.network.eval()
+            for name in self.head:
+                self.network.get_submodule(name).train()
+        if self.freeze_statistics:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy, single-label or binary."""
+        if self.multi_label:
+            wanted = targets.float().clamp(self.smoothing, 1 - self.smoothing)
+            return F.binary_cross_entropy_with_logits(logits, wanted)
+        return F.cross_entropy(logits, targets.int().argmax(dim=1), label_smoothing=self.smoothing)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of a batch; its cut-outs depend on (seed, global step): a resumed fit repeats them.
+
+        Raises:
+            ValueError: If cut-outs are asked for and the batch has no masks.
+        """
+        images, targets = batch["image"], batch["target"]
+        if self.cut_outs:
+            if "mask" not in batch:
+                raise ValueError("cut_outs needs data with masks (VOC: image_sets Segmentation)")
+            seed = step_seed(self.seed, self.global_step, self.global_rank)
+            generator = torch.Generator().manual_seed(seed)
+            images, targets = cut_outs(
+                images, targets, batch["mask"], self.cut_outs, self.mean, generator
+            )
+        loss = self.loss(self(images), targets)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Loss and metrics on held-out images."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Loss and metrics on test images."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
+        logits, targets = self(batch["image"]), batch["target"]
+        collection = cast(MetricCollection, self.metrics[f"{stage}_"])
+        collection.update(
+            logits, targets.int() if self.multi_label else targets.int().argmax(dim=1)
+        )
+        size = len(targets)
+        self.log(
+            f"{stage}/loss",
+            self.loss(logits, targets),
+            batch_size=size,
+            prog_bar=True,
+            sync_dist=True,
+        )
+        self.log_dict(
+            {f"{stage}/{name}": metric for name, metric in collection.items()}, batch_size=size
+        )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over whatever learns, with the schedule stepped per batch."""
+        learned = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
+        if self.schedule == "constant":
+            return {"optimizer": optimizer}
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint rebuild the classifier without downloads or other files."""
+        data = getattr(self._trainer, "datamodule", None)
+        names = self.hparams["class_names"] or getattr(data, "class_names", None)
+        changed = {
+            "pretrained": False,
+            "weights": None,
+            "class_names": list(names) if names else None,
+        }
+        checkpoint["hyper_parameters"] = dict(self.hparams) | changed
+
+
+def metrics(num_classes: int, multi_label: bool) -> MetricCollection:
+    """Top-1 and top-5 accuracy; or micro precision, recall, F1 and mean average precision."""
+    if multi_label:
+        return MetricCollection(
+            {
+                "precision": MultilabelPrecision(num_classes, average="micro"),
+                "recall": MultilabelRecall(num_classes, average="micro"),
+                "f1": MultilabelF1Score(num_classes, average="micro"),
+                "map": MultilabelAveragePrecision(num_classes),
+            },
+            compute_groups=False,
+        )
+    tops = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
+    return MetricCollection(
+        {
+            name: MulticlassAccuracy(num_classes, top_k=k, average="micro")
+            for name, k in tops.items()
+        },
+        compute_groups=False,
+    )
+
+
+def _restart_head(network: nn.Module, head: list[str]) -> None:
+    """Freeze the network but for the named modules, whose layers start anew."""
+    names = dict(network.named_modules())
+    if missing := [name for name in head if name not in names]:
+        raise ValueError(
+            f"no module {missing[0]!r} in {type(network).__name__}; "
+            f"its children: {[name for name, _ in network.named_children()]}"
+        )
+    network.requires_grad_(False)
+    for name in head:
+        names[name].requires_grad_(True)
+        for layer in names[name].modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()

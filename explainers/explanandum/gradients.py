@@ -1,0 +1,152 @@
+"""Maps from the gradients at a classifier's layers, and which layers these are by default."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explainers.explanandum import features
+from explainers.explanandum.features import NotDefinedError
+from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum.taps import recorded, tapped
+from explainers.functional.losses import log_odds
+
+
+@torch.enable_grad()
+def activation_maps(
+    explanandum: Explanandum,
+    layer: str,
+    images: Tensor,
+    classes: Tensor,
+    weigh: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Class activation maps (B, k, H, W) >= 0 of classes (B, k), in the size of the images.
+
+    Args:
+        explanandum: The classifier.
+        layer: Name of the module whose output is weighted.
+        images: (B, 3, H, W) in [0, 1].
+        classes: (B, k) int64.
+        weigh: Features (B, C, h, w) and the gradients of the logit there -> weights (B, C).
+    """
+    with tapped(explanandum.model, [layer]) as taps:
+        logits = explanandum(images.detach())
+    size = (images.shape[-2], images.shape[-1])
+    values = spatial(explanandum.model, taps[layer].detach(), size)
+    found = []
+    for column in classes.unbind(1):
+        score = logits.gather(1, column[:, None]).sum()
+        raw = torch.autograd.grad(score, taps[layer], retain_graph=True)[0]
+        grads = spatial(explanandum.model, raw, size)
+        weights = weigh(values, grads)[:, :, None, None]  # (B, C, 1, 1)
+        found.append((weights * values).sum(dim=1).relu())
+    return F.interpolate(torch.stack(found, dim=1), size=size, mode="bilinear")
+
+
+@torch.enable_grad()
+def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> Tensor:
+    """Maps (B, k, H, W) of `PyramidCAM`, for images (B, 3, H, W) in [0, 1] and classes (B, k).
+
+    Raises:
+        NotDefinedError: If the stages of the classifier are not known.
+    """
+    with tapped(explanandum.model, checked_stages(explanandum)) as taps:
+        logits = explanandum(images.detach())
+    values, size = list(taps.values()), (images.shape[-2], images.shape[-1])
+    found = []
+    for column in classes.unbind(1):
+        odds = log_odds(logits, column, explanandum.multi_label).sum()
+        grads = torch.autograd.grad(odds, values, retain_graph=True)
+        stages = [
+            spatial(explanandum.model, (v.detach() * g).float(), size).sum(dim=1, keepdim=True)
+            for v, g in zip(values, grads, strict=True)
+        ]
+        upsampled = [
+            F.interpolate(standardise(stage.relu()), size=size, mode="bilinear") for stage in stages
+        ]
+        found.append(standardise(torch.cat(upsampled, dim=1).sum(dim=1)))
+    return torch.stack(found, dim=1)
+
+
+def standardise(maps: Tensor) -> Tensor:
+    """Maps (..., h, w) with mean 0 and variance 1; a constant one becomes 0."""
+    centred = maps - maps.mean(dim=(-2, -1), keepdim=True)
+    deviation = centred.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return centred / deviation.clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def checked_stages(explanandum: Explanandum) -> list[str]:
+    """Module names of the stages, see `features.stages`.
+
+    Raises:
+        NotDefinedError: If they are not known.
+    """
+    if not (names := features.stages(explanandum.model, explanandum.feature_layers)):
+        raise NotDefinedError(
+            f"{type(explanandum.model).__name__} has no known stages: name them, "
+            "feature_layers: [layer1, layer2, ...] (names as in model.named_modules())"
+        )
+    return names
+
+
+def spatial(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tensor:
+    """A layer's output as maps (B, C, h, w): of tokens, or with channels last, too."""
+    last = values.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC"
+    return features.as_map(values.movedim(-1, 1) if last else values, size[0] / size[1])
+
+
+def checked_layer(explanandum: Explanandum, layer: str | None) -> str:
+    """The layer's name, or the default's.
+
+    Raises:
+        ValueError: If there is no such layer.
+        NotDefinedError: If none is given and no default found.
+    """
+    names = [name for name, _ in explanandum.model.named_modules()]
+    if layer is not None and layer not in names:
+        raise ValueError(f"no module {layer!r} in the explanandum; its last ones: {names[-8:]}")
+    return default_layer(explanandum) if layer is None else layer
+
+
+def default_layer(explanandum: Explanandum) -> str:
+    """Name of the last layer with spatial features that still lead to the logits.
+
+    The last of `feature_layers` if the explanandum has them; the first norm of the last block of
+    timm's ViTs, as customary (after it only the class token counts); else what a trial image leaves
+    last as a map of more than one pixel before the pooling: layer4 of a ResNet, bn2 of an
+    EfficientNet.
+
+    Raises:
+        ValueError: If there is no such map, or tokens come after it.
+    """
+    model = explanandum.model
+    if explanandum.feature_layers:
+        return explanandum.feature_layers[-1]
+    blocks = list(getattr(model, "blocks", []))
+    if blocks and hasattr(blocks[-1], "norm1"):
+        return f"blocks.{len(blocks) - 1}.norm1"
+    return _probe(explanandum)
+
+
+@torch.no_grad()
+def _probe(explanandum: Explanandum) -> str:
+    model = explanandum.model
+    modules = {name: module for name, module in model.named_modules() if name}
+    trial = explanandum.mean.expand(1, 3, *explanandum.input_size)
+    with recorded(model, list(modules)) as outputs:
+        # timm's networks say where the features end; others go on to the head.
+        getattr(model, "forward_features", model)(explanandum.normalize(trial))
+    spatial = [
+        name
+        for name, output in outputs.items()
+        if isinstance(output, Tensor)
+        and (output.ndim == 3 or (output.ndim == 4 and min(output.shape[2:]) > 1))
+        and not isinstance(modules[name], nn.AdaptiveAvgPool2d)
+    ]
+    if not spatial or outputs[spatial[-1]].ndim == 3:
+        raise NotDefinedError(
+            f"{type(model).__name__} has no known spatial features: set layer to the name of a "
+            f"module, as in named_modules(); its last ones: {list(modules)[-8:]}"
+        )
+    return spatial[-1]

@@ -1,0 +1,88 @@
+"""Everything that hooks into a classifier: each hook is gone after its `with` block."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def recorded(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of named modules during the block; the hooks are gone after it."""
+    modules, outputs, handles = dict(model.named_modules()), {}, []
+    if missing := [name for name in names if name not in modules]:
+        raise ValueError(
+            f"no module {missing[0]!r} in {type(model).__name__}; some names: {list(modules)[1:8]}"
+        )
+    try:
+        for name in names:
+            handles.append(
+                modules[name].register_forward_hook(lambda *a, n=name: outputs.update({n: a[2]}))
+            )
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replaced(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Go on with `change(output)` of a layer within the block; the hook is gone after it."""
+    hook = model.get_submodule(layer).register_forward_hook(lambda *call: change(call[2]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def tapped(model: nn.Module, layers: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect layers' outputs in the block, with gradients from there on; the hooks go after it.
+
+    The graph starts at the first of them to run: a frozen network builds none before it, whatever
+    the images require, and no gradient reaches images or parameters.
+    """
+    taps: dict[str, Tensor] = {}
+    handles = []
+
+    def cut(name: str, output: Tensor) -> Tensor:
+        start = output if taps else output.detach().requires_grad_()
+        # A copy, since the network may go on in place; the tap then sees what it makes of it.
+        taps[name] = start.clone()
+        return taps[name]
+
+    try:
+        for name in layers:
+            module = model.get_submodule(name)
+            handles.append(module.register_forward_hook(lambda *a, n=name: cut(n, a[2])))
+        yield taps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[list[int]]:
+    """Count the images of forward and backward passes within the block, in the list it gives."""
+    counts = [0, 0]
+    leaves = [m for m in model.modules() if any(True for _ in m.parameters(False))]
+    first = leaves[0] if leaves else model
+
+    def count(size: int, which: int) -> None:
+        counts[which] += size
+
+    def seen(_: nn.Module, __: object, output: Tensor) -> None:
+        count(len(output), 0)
+
+    def answered(_: nn.Module, __: object, output: Tensor) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: count(len(gradient), 1)
+            )
+
+    hooks = [first.register_forward_hook(seen), model.register_forward_hook(answered)]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,99 @@
+"""What replaces removed pixels."""
+
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from explainers.functional.smoothing import blur, kernel_blur
+
+FILLS = ("mean", "black", "kernel_blur", "blur", "noise", "images")
+
+
+def check_fill(name: str) -> None:
+    """Raise a ValueError unless a fill depends on its image alone, as all but "images" do."""
+    if name not in (allowed := [known for known in FILLS if known != "images"]):
+        raise ValueError(f"fill must be one of {allowed}, got {name!r}")
+
+
+def fill(
+    name: str,
+    images: Tensor,
+    mean: Tensor,
+    std: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    sigma: float = 10.0,
+    bank: Tensor | None = None,
+) -> Tensor:
+    """What replaces removed pixels of images (B, 3, H, W), broadcastable to them.
+
+    Args:
+        name: "mean": the classifier's mean colour, the papers' zero in normalised space; "black";
+            "kernel_blur": `kernel_blur`; "blur": a Gaussian of width `sigma`, cut at 4 sigma, that
+            fades to the mean at the border; "noise": independent normal pixels with the image
+            statistics `mean` and `std`, one draw for all images; "images": one picture of `bank`
+            for all images, or without a bank another image of the batch for each.
+        images: Images in [0, 1].
+        mean: Of the classifier's images, (1, 3, 1, 1).
+        std: Of the classifier's images, (1, 3, 1, 1); only "noise" needs it.
+        generator: Randomness of "noise" and "images", on the CPU.
+        sigma: Width of "blur" in pixels.
+        bank: Pictures (N, 3, H, W) for "images".
+
+    Raises:
+        ValueError: If the name is unknown or what it needs is missing.
+    """
+    if name == "mean":
+        return mean.to(images)
+    if name == "black":
+        return torch.zeros_like(mean).to(images)
+    if name == "kernel_blur":
+        return kernel_blur(images, mean)
+    if name == "blur":
+        if sigma <= 0:
+            raise ValueError(f"blur needs a positive sigma, got {sigma}")
+        return blur(images, 2 * math.ceil(4 * sigma) + 1, sigma, mean)
+    if name == "noise":
+        if std is None:
+            raise ValueError("the fill 'noise' needs std")
+        noise = torch.randn(images.shape[1:], generator=generator)
+        return mean.to(images) + std.to(images) * noise.to(images)
+    if name == "images":
+        return _other_images(images, bank, generator)
+    raise ValueError(f"unknown fill {name!r}; expected one of {', '.join(FILLS)}")
+
+
+def _other_images(images: Tensor, bank: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    if bank is not None:
+        if bank.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"bank pictures are {tuple(bank.shape[1:])}, the images {tuple(images.shape[1:])}"
+            )
+        pick = int(torch.randint(len(bank), (), generator=generator))
+        return bank[pick : pick + 1].to(images)
+    if len(images) < 2:
+        raise ValueError("the fill 'images' needs a bank, or a batch of at least two images")
+    return images.roll(int(torch.randint(1, len(images), (), generator=generator)), dims=0)
+
+
+@cache
+def read_bank(folder: str, height: int, width: int) -> Tensor:
+    """Pictures of a folder in the order of their names, (N, 3, height, width) in [0, 1].
+
+    Raises:
+        ValueError: If there are none.
+    """
+    suffixes = (".jpg", ".jpeg", ".png")
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in suffixes)
+    if not paths:
+        raise ValueError(f"no .jpg or .png pictures in {folder!r}")
+    pictures = []
+    for path in paths:
+        with Image.open(path) as picture:
+            resized = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        pictures.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1))
+    return torch.stack(pictures).float() / 255

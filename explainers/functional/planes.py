@@ -1,0 +1,81 @@
+"""Maps at other sizes, and single class maps out of many without storing all."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def upsample(maps: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Bilinear resize of maps (B, C, h, w) to (B, C, *size)."""
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def select_classes(logits: Tensor, targets: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Full-resolution logits (N, *size) of the true (image, class) pairs of targets (B, C)."""
+    return upsample(logits[targets].unsqueeze(1), size).squeeze(1)
+
+
+def gather_classes(logits: Tensor, classes: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Full-resolution logits (B, k, *size) of the asked classes (B, k) int64."""
+    index = classes[:, :, None, None].expand(-1, -1, *logits.shape[-2:])
+    return upsample(logits.gather(1, index), size)
+
+
+def max_over_classes(
+    logits: Tensor, allowed: Tensor, size: torch.Size | tuple[int, int], chunk: int = 32
+) -> Tensor:
+    """Pixelwise maximum (B, *size) over allowed classes of the upsampled logits (B, C, h, w).
+
+    Exactly `upsample(logits, size)` masked by `allowed` (B, C) bool and reduced by a maximum,
+    without keeping all classes at full resolution: the winners are found chunk by chunk without
+    gradient, then interpolated alone. An image without an allowed class gives -inf, without
+    gradient.
+    """
+    with torch.no_grad():
+        best = logits.new_full((len(logits), *size), -torch.inf)
+        winner = torch.zeros(best.shape, dtype=torch.long, device=logits.device)
+        for start in range(0, logits.shape[1], chunk):
+            part = upsample(logits[:, start : start + chunk], size)
+            part = part.masked_fill(~allowed[:, start : start + chunk, None, None], -torch.inf)
+            values, index = part.max(dim=1)
+            winner = torch.where(values > best, index + start, winner)
+            best = torch.maximum(values, best)
+    values = _interpolate_at(logits, winner)
+    return values.masked_fill(~allowed.any(dim=1)[:, None, None], -torch.inf)
+
+
+def _interpolate_at(maps: Tensor, classes: Tensor) -> Tensor:
+    """Bilinear value (B, H, W), at each pixel, of the class (B, H, W) chosen there."""
+    batch, _, h, w = maps.shape
+    rows = _corners(h, classes.shape[1], maps.device)
+    columns = _corners(w, classes.shape[2], maps.device)
+    flat = maps.flatten(1)
+    out = torch.zeros(classes.shape, dtype=maps.dtype, device=maps.device)
+    for y, weight_y in rows:
+        for x, weight_x in columns:
+            index = (classes * h + y[:, None]) * w + x[None, :]
+            corner = flat.gather(1, index.flatten(1)).view(batch, *classes.shape[1:])
+            out = out + corner * (weight_y[:, None] * weight_x[None, :]).to(maps.dtype)
+    return out
+
+
+def _corners(small: int, large: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """The two source positions and weights of every target position of a bilinear resize."""
+    position = (
+        (torch.arange(large, dtype=torch.float64, device=device) + 0.5) * (small / large) - 0.5
+    ).clamp(min=0)
+    low = position.floor().long().clamp(max=small - 1)
+    fraction = position - low
+    return [(low, 1 - fraction), ((low + 1).clamp(max=small - 1), fraction)]
+
+
+def resize(
+    masks: Tensor, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "bilinear"
+) -> Tensor:
+    """Masks (n, ..., h, w) at another size, (n, ..., H, W); pixel centres aligned."""
+    flat = masks.flatten(1, -3) if masks.ndim > 3 else masks.unsqueeze(1)
+    corners = None if mode == "nearest" else False
+    large = F.interpolate(flat, size=size, mode=mode, align_corners=corners)
+    return large.view(*masks.shape[:-2], *size)

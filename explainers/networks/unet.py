@@ -1,0 +1,199 @@
+"""The masking network of the NEM family: a U-Net whose encoder is the explanandum itself."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explainers.explanandum.frozen import Explanandum
+
+WIDTHS = (256, 128, 64, 32, 16)
+
+
+class UNetDecoder(nn.Module):
+    """Feature pyramid of the explanandum -> raw scores (B, 1, H, W) at the images' own size.
+
+    Source: Ra-NEM's released code (ResNet50: 9.68 million weights). Each block doubles the
+    resolution and joins the next shallower features; the image itself is not used. The blocks below
+    the shallowest features have no skip: one for a CNN whose pyramid starts at stride 2, two at
+    stride 4, where the released decoder repeats ConvNeXt's stem instead. Odd sizes, and images so
+    small that two levels share one: the upsampled map is resized to its skip by nearest neighbour,
+    the last one bilinearly to the image.
+
+    The decoder of segmentation-models-pytorch does not fit: its blocks are ReLU convolutions
+    without dropout, and its count and widths are tied to its own encoders.
+
+    Args:
+        channels: Channels of the pyramid, shallow to deep.
+        stride: Of its shallowest level.
+        block: "separable" as published for Ra-NEM: depthwise transposed and separable convolutions;
+            "plain" as in NEMt's own code: nearest upsampling and two 3x3 convolutions.
+        widths: Channels of the blocks, deep to shallow; with fewer blocks the last ones count, with
+            more the first one is repeated.
+        dropout: Of whole channels, in separable blocks.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        stride: int,
+        block: Literal["separable", "plain"] = "separable",
+        widths: Sequence[int] = WIDTHS,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.levels = len(channels)
+        self.depth = channels[-1]  # channels of the bottleneck
+        skips = [*channels[-2::-1], *[0] * round(math.log2(stride))]
+        count = len(skips)
+        outs = [*[widths[0]] * (count - len(widths)), *widths[max(0, len(widths) - count) :]]
+        ins = [self.depth, *outs[:-1]]
+        self.blocks = nn.ModuleList(
+            SeparableBlock(*sizes, dropout) if block == "separable" else PlainBlock(*sizes)
+            for sizes in zip(ins, skips, outs, strict=True)
+        )
+        self.head = nn.Conv2d([self.depth, *outs][-1], 1, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Sequence[Tensor], size: torch.Size | tuple[int, int]) -> Tensor:
+        """Features (B, C_i, h_i, w_i), shallow to deep, and the images' (H, W) -> (B, 1, H, W).
+
+        Raises:
+            ValueError: If the pyramid has another number of levels than the decoder was made for.
+        """
+        if len(features) != self.levels:
+            raise ValueError(
+                f"expected {self.levels} levels of features, got {len(features)} of images of "
+                f"{size[0]} x {size[1]} pixels: take larger images"
+            )
+        x = features[-1]
+        skips = [*features[-2::-1], *[None] * (len(self.blocks) - len(features) + 1)]
+        for block, skip in zip(self.blocks, skips, strict=True):
+            x = block(x, skip)
+        if x.shape[-2:] != tuple(size):
+            x = F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+        if torch.is_autocast_enabled(x.device.type):  # half-precision scores would be full of ties
+            with torch.autocast(x.device.type, enabled=False):
+                wide: Tensor = self.head(x.float())
+                return wide
+        scores: Tensor = self.head(x)
+        return scores
+
+
+def decoder(
+    explanandum: Explanandum,
+    block: Literal["separable", "plain"] = "separable",
+    widths: Sequence[int] | None = None,
+    dropout: float = 0.2,
+    extra: int = 0,
+) -> UNetDecoder:
+    """A decoder that fits the explanandum, whose features are looked at once, on a blank image.
+
+    `extra` channels come with each level.
+    """
+    height, width = explanandum.input_size
+    with torch.no_grad():
+        pyramid = explanandum.features(explanandum.mean.expand(1, 3, height, width))
+    channels = [level.shape[1] + extra for level in pyramid]
+    stride = round(width / pyramid[0].shape[-1])
+    return UNetDecoder(channels, stride, block, widths or WIDTHS, dropout)
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise transposed convolution, skip, two separable convolutions around dropout."""
+
+    def __init__(self, ins: int, skip: int, outs: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(ins, ins, 4, 2, 1, groups=ins, bias=False),
+            *_pointwise(ins, ins),
+            *_separable(ins, ins),
+        )
+        self.merge = nn.Sequential(
+            *_separable(ins + skip, outs), nn.Dropout2d(dropout), *_separable(outs, outs)
+        )
+
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Maps (B, ins, h, w) -> (B, outs, 2 h, 2 w), or the skip's size."""
+        merged: Tensor = self.merge(_join(self.up(x), skip))
+        return merged
+
+
+class PlainBlock(nn.Module):
+    """Nearest upsampling, skip, two 3x3 convolutions."""
+
+    def __init__(self, ins: int, skip: int, outs: int) -> None:
+        super().__init__()
+        self.up = nn.Upsample(scale_factor=2, mode="nearest")
+        self.merge = nn.Sequential(*_full(ins + skip, outs), *_full(outs, outs))
+
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Maps (B, ins, h, w) -> (B, outs, 2 h, 2 w), or the skip's size."""
+        merged: Tensor = self.merge(_join(self.up(x), skip))
+        return merged
+
+
+class Depthwise(nn.Conv2d):
+    """3x3 convolution of each channel by itself, reflected at the border.
+
+    Reflecting needs a second pixel; a side of only one repeats it, as `numpy.pad` does.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(
+            channels, channels, 3, padding=1, padding_mode="reflect", groups=channels, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, channels, h, w) -> the same shape."""
+        height, width = x.shape[-2:]
+        if min(height, width) > 1:
+            return super().forward(x)
+        repeated = x.expand(-1, -1, max(2, height), max(2, width))
+        return super().forward(repeated)[..., :height, :width]
+
+
+def _join(x: Tensor, skip: Tensor | None) -> Tensor:
+    if skip is None:
+        return x
+    if x.shape[-2:] != skip.shape[-2:]:
+        x = F.interpolate(x, skip.shape[-2:], mode="nearest")
+    return torch.cat([x, skip.to(x.dtype)], dim=1)
+
+
+def _pointwise(ins: int, outs: int) -> list[nn.Module]:
+    return [nn.Conv2d(ins, outs, 1, bias=False), nn.BatchNorm2d(outs), nn.SiLU()]
+
+
+def _separable(ins: int, outs: int) -> list[nn.Module]:
+    return [Depthwise(ins), *_pointwise(ins, outs)]
+
+
+def _full(ins: int, outs: int) -> list[nn.Module]:
+    return [nn.Conv2d(ins, outs, 3, padding=1, bias=False), nn.BatchNorm2d(outs), nn.SiLU()]
+
+
+class ClassGate(nn.Module):
+    """Normalised features (B, C, h, w), scaled and shifted channel by channel as the class says.
+
+    Conditional batch normalisation. Classes differ from the start: from equal ones the decoder
+    learned to tell them apart several times more slowly.
+    """
+
+    def __init__(self, num_classes: int, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.scale = nn.Embedding(num_classes, channels)
+        self.shift = nn.Embedding(num_classes, channels)
+
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Features of the same shape, for classes (B,) int64."""
+        scale, shift = (e(classes)[..., None, None] for e in (self.scale, self.shift))
+        gated: Tensor = self.norm(features) * (1 + scale) + shift
+        return gated

@@ -1,0 +1,1 @@
+"""Optimising explanations for one image at a time."""

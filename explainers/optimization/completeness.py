@@ -1,0 +1,207 @@
+"""The completeness-gap problem of SLOC, and two ways to its minimum: Adam and ADMM.
+
+For maps a (N, H, W) and responses r (N, M) to masks m the loss of each map is
+
+    1 / (2 M) sum_m (r_m - a . m)^2 / |m| + l1 sum |a| + tv_down sum (a[i + 1, j] - a[i, j])^2
+    + tv_across sum (a[i, j + 1] - a[i, j])^2,
+
+SLOC eq. 4. It is convex. Neither solver mixes the N maps.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from explainers.perturbation.patches import PatchSums
+
+Observer = Callable[[int, Tensor], None]  # gets the number of steps done and the maps (N, H, W)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What the loss of a map depends on besides the map and its responses.
+
+    Args:
+        sums: The masks.
+        l1: Weight of the sum of absolute values.
+        tv: Weights of the squared differences (down, across).
+    """
+
+    sums: PatchSums
+    l1: float
+    tv: tuple[float, float]
+
+    @property
+    def weights(self) -> Tensor:
+        """What the squared gap of each mask counts, times 2: 1 / (M |m|), (M,)."""
+        return 1 / (self.sums.areas * len(self.sums.areas))
+
+
+def loss(gap: Gap, maps: Tensor, responses: Tensor) -> Tensor:
+    """Loss (N,) of maps (N, H, W), given their responses (N, M)."""
+    misses = responses - gap.sums(maps)
+    total = 0.5 * (gap.weights * misses.square()).sum(dim=1) + gap.l1 * maps.abs().sum(dim=(1, 2))
+    for dim, weight in zip((1, 2), gap.tv, strict=True):
+        total = total + weight * maps.diff(dim=dim).square().sum(dim=(1, 2))
+    return total
+
+
+def gradient(gap: Gap, maps: Tensor, responses: Tensor) -> Tensor:
+    """Derivative (N, H, W) of each map's loss; that of |a| is taken as 0 at 0."""
+    result = gap.sums.adjoint(gap.weights * (gap.sums(maps) - responses))
+    result += gap.l1 * maps.sign()
+    for dim, weight in zip((1, 2), gap.tv, strict=True):
+        slopes = 2 * weight * maps.diff(dim=dim)
+        size = slopes.shape[dim]
+        result.narrow(dim, 1, size).add_(slopes)
+        result.narrow(dim, 0, size).sub_(slopes)
+    return result
+
+
+@torch.no_grad()
+def adam(
+    gap: Gap,
+    responses: Tensor,
+    start: Tensor,
+    steps: int,
+    lr: float,
+    decay: float = 1.0,
+    decay_every: int = 45,
+    eps: float = 1e-8,
+    observe: Observer | None = None,
+) -> Tensor:
+    """Maps (N, H, W) after full-batch Adam with betas 0.9 and 0.999.
+
+    Args:
+        gap: The problem.
+        responses: (N, M).
+        start: Initial maps (N, H, W).
+        steps: Number of steps.
+        lr: Learning rate, about what a step changes a pixel by.
+        decay: Factor of the learning rate every `decay_every` steps.
+        decay_every: Steps from one decay to the next.
+        eps: Added to the root of the second moment.
+        observe: Called after every step.
+    """
+    maps = start.clone()
+    first, second = torch.zeros_like(maps), torch.zeros_like(maps)
+    for step in _bar(steps, "SLOC: Adam"):
+        slopes = gradient(gap, maps, responses)
+        first.lerp_(slopes, 0.1)
+        second.mul_(0.999).addcmul_(slopes, slopes, value=0.001)
+        scale = math.sqrt(1 - 0.999**step)
+        rate = lr * decay ** ((step - 1) // decay_every) / (1 - 0.9**step)
+        maps.addcdiv_(first, second.sqrt().div_(scale).add_(eps), value=-rate)
+        if observe is not None:
+            observe(step, maps)
+    return maps
+
+
+@torch.no_grad()
+def admm(
+    factors: "Factors",
+    responses: Tensor,
+    start: Tensor,
+    steps: int,
+    observe: Observer | None = None,
+) -> Tensor:
+    """Maps (N, H, W) after ADMM, which splits |a| from the rest: exact least squares, shrinkage.
+
+    Source: Boyd et al., "Distributed Optimization and Statistical Learning via ADMM", 2011,
+    sections 3.4.3 (over-relaxation, here 1.6) and 6.4.
+
+    Args:
+        factors: The problem, prepared once for all maps of a mask set.
+        responses: (N, M).
+        start: Initial maps (N, H, W).
+        steps: Number of iterations; 10 or 20 do.
+        observe: Called after every iteration.
+    """
+    gap, rho = factors.gap, factors.rho
+    attraction = gap.sums.adjoint(gap.weights * responses)
+    maps, threshold = start.clone(), gap.l1 / rho
+    # The dual as the minimum would have it if it had the start's signs: a good start then stays.
+    slopes = gradient(gap, start, responses) / rho
+    dual = threshold * start.sign() - slopes.where(start == 0, 0.0).clamp(-threshold, threshold)
+    for step in _bar(steps, "SLOC: ADMM"):
+        smooth = factors.solve(attraction + rho * (maps - dual))
+        relaxed = 1.6 * smooth - 0.6 * maps
+        maps = F.softshrink(relaxed + dual, threshold)
+        dual = dual + relaxed - maps
+        if observe is not None:
+            observe(step, maps)
+    return maps
+
+
+class Factors:
+    """Solves (X' D X + 2 tv L + rho) a = b, X the masks, D their weights, L the Laplacian.
+
+    2 tv L + rho is diagonal in the cosine basis (call its inverse K). By Woodbury's identity what
+    remains is one M by M matrix, 1 / D + X K X'. It is factored here: once for a mask set, whatever
+    the images, classes and classifiers.
+
+    Args:
+        gap: The problem.
+        rho: Penalty of ADMM; 0.003 to 0.03 serve equally well at any image size.
+    """
+
+    def __init__(self, gap: Gap, rho: float = 0.01) -> None:
+        self.gap, self.rho = gap, rho
+        # Matrix products on a GPU may round float32 to ten bits, too few to solve with.
+        device = gap.sums.areas.device
+        self.dtype = torch.float64 if device.type == "cuda" else torch.float32
+        height, width = gap.sums.size
+        self._down, self._across = (cosines(n).to(device, self.dtype) for n in (height, width))
+        down, across = (
+            2 * weight * (2 - 2 * torch.cos(math.pi * torch.arange(n, dtype=torch.float64) / n))
+            for weight, n in zip(gap.tv, (height, width), strict=True)
+        )
+        damping = down[:, None] + across + rho
+        self._inverse = damping.reciprocal().to(device, self.dtype)  # K in the cosine basis
+        matrix = torch.diag(1 / gap.weights).to(self.dtype)
+        for rows, spectra in gap.sums.spectra(self._down, self._across):
+            flat = spectra.flatten(1)
+            matrix.addmm_(flat * self._inverse[rows].flatten(), flat.mT)
+        self._cholesky = torch.linalg.cholesky(matrix)
+
+    def solve(self, maps: Tensor) -> Tensor:
+        """The solution a (N, H, W) for right-hand sides b (N, H, W)."""
+        smoothed = self._smooth(maps.to(self.dtype))
+        seen = torch.cholesky_solve(self.gap.sums(smoothed).mT, self._cholesky).mT
+        return (smoothed - self._smooth(self.gap.sums.adjoint(seen))).to(maps)
+
+    def _smooth(self, maps: Tensor) -> Tensor:
+        spectrum = self._down @ maps @ self._across.mT
+        result: Tensor = self._down.mT @ (spectrum * self._inverse) @ self._across
+        return result
+
+
+@lru_cache(maxsize=8)
+def factors(gap: Gap) -> Factors:
+    """`Factors` of a problem, kept for later calls with the same mask set and weights."""
+    return Factors(gap)
+
+
+def cosines(n: int) -> Tensor:
+    """The orthonormal DCT-II as a matrix (n, n) float64: the row is the frequency.
+
+    Example:
+        >>> basis = cosines(3)
+        >>> bool((basis @ basis.T - torch.eye(3)).abs().max() < 1e-12)
+        True
+    """
+    places = torch.arange(n, dtype=torch.float64)
+    basis = torch.cos(math.pi / n * places[:, None] * (places + 0.5)) * math.sqrt(2 / n)
+    basis[0] = math.sqrt(1 / n)
+    return basis
+
+
+def _bar(steps: int, name: str) -> "tqdm[int]":
+    """Count from 1; a bar only in terminals, and only for what takes longer than a second."""
+    return tqdm(range(1, steps + 1), name, leave=False, delay=1, disable=None)

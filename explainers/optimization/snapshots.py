@@ -1,0 +1,90 @@
+"""Observers of a solver that keep some of the maps it passes through."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from explainers.explanandum.frozen import Explanandum
+from explainers.perturbation import curves
+from explainers.perturbation.curves import Curve
+
+Observer = Callable[[Tensor, int, Tensor], None]  # rows of images, steps done, maps (n, k, H, W)
+
+
+class KeepSteps:
+    """Keeps the maps after certain steps, (len(steps), B, k, H, W).
+
+    Args:
+        steps: Numbers of steps.
+        like: Maps (B, k, H, W), for their shape.
+    """
+
+    def __init__(self, steps: Sequence[int], like: Tensor) -> None:
+        self.steps = list(steps)
+        self.maps = like.new_zeros(len(self.steps), *like.shape)
+
+    def __call__(self, rows: Tensor, step: int, maps: Tensor) -> None:
+        """Take note of the maps of some images after a step."""
+        for slot in (i for i, wanted in enumerate(self.steps) if wanted == step):
+            self.maps[slot, rows] = maps
+
+
+class KeepBest:
+    """Keeps each map's snapshot with the best insertion minus deletion, (B, k, H, W).
+
+    Both are areas under the probability of the class at 11 points, SLOC's INS and DEL on a coarser
+    grid: to select by them is to select by the metric. They take 20 forward passes an image, class
+    and snapshot.
+
+    Source: the released code of SLOC_m: snapshots every 15 steps after step 50, and the last.
+
+    Args:
+        explanandum: The classifier.
+        images: (B, 3, H, W) in [0, 1].
+        fills: What removed pixels show, broadcastable to the images.
+        classes: (B, k) int64.
+        last: Number of the solver's last step.
+        batch_size: Perturbed images in a forward pass.
+        channels_last: Memory layout of these batches.
+    """
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        images: Tensor,
+        fills: Tensor,
+        classes: Tensor,
+        last: int,
+        batch_size: int,
+        channels_last: bool,
+    ) -> None:
+        self.explanandum, self.classes, self.last = explanandum, classes, last
+        self.images, self.fills = images, fills.expand_as(images)
+        self.batch_size, self.channels_last = batch_size, channels_last
+        self.maps = images.new_zeros(*classes.shape, *images.shape[-2:])
+        self.scores = images.new_full(classes.shape, -torch.inf, dtype=torch.float64)
+
+    def __call__(self, rows: Tensor, step: int, maps: Tensor) -> None:
+        """Score the maps of some images after a step, if it is one to look at."""
+        if step != self.last and (step <= 50 or step % 15):
+            return
+        classes = self.classes[rows]
+        images, fill = (
+            x[rows].repeat_interleave(classes.shape[1], dim=0) for x in (self.images, self.fills)
+        )
+        least, most = curves.run(
+            self.explanandum,
+            images,
+            maps.flatten(0, 1),
+            F.one_hot(classes.flatten(), self.explanandum.num_classes).bool(),
+            [Curve("least", fill=fill, steps=10), Curve("most", fill=fill, steps=10)],
+            self.batch_size,
+            self.channels_last,
+        )
+        gains = curves.auc(least.probability) - curves.auc(most.probability)
+        scores = gains.to(self.scores).view_as(classes)
+        better = scores > self.scores[rows]
+        self.scores[rows] = torch.maximum(scores, self.scores[rows])
+        self.maps[rows] = torch.where(better[:, :, None, None], maps, self.maps[rows])

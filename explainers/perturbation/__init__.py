@@ -1,0 +1,1 @@
+"""Showing altered images to a classifier."""

@@ -1,0 +1,45 @@
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from explainers.callbacks.validation import ValidationFaithfulness
+from explainers.methods.ra_nem import RaNEM
+from explainers.metrics.faithfulness import RISECurves
+from tests import planted
+from tests.test_base import trainer
+
+
+class Unlabelled(LightningDataModule):
+    """Twelve training scenes and ten others, without labels."""
+
+    def train_dataloader(self):
+        return DataLoader([{"image": i} for i in planted.scenes(12)[0]], batch_size=4)
+
+    def val_dataloader(self):
+        return DataLoader([{"image": i} for i in planted.scenes(10, seed=7)[0]], batch_size=4)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_it_is_the_faithfulness_of_the_first_images_and_chooses_a_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    method = RaNEM(planted.explanandum(), samples=2, widths=[8] * 4)
+    best = ModelCheckpoint(dirpath=tmp_path, monitor="val/Faithfulness", mode="max")
+    callbacks = [ValidationFaithfulness(images=6, steps=5), best]
+    fit = trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, max_steps=6)
+    fit.fit(method, Unlabelled())
+    images, targets = planted.scenes(10, seed=7)
+    images, targets = images[:6], targets[:6]
+    with torch.no_grad():
+        maps = method.eval().attribute(images, targets)
+    score = RISECurves(steps=5).score(images, maps, targets, method.explanandum)
+    logged = fit.callback_metrics["val/Faithfulness"].item()
+    assert logged == pytest.approx(score["Faithfulness"].mean().item(), rel=1e-5)
+    assert best.best_model_score.item() >= logged
+    assert {"val/loss", "val/distance", "train/loss"} <= set(fit.callback_metrics)
+
+
+def test_wrong_numbers_are_refused():
+    with pytest.raises(ValueError, match="got 0 and 25"):
+        ValidationFaithfulness(images=0)

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from torch import nn
+
+from datamodules.shapes import Shapes
+from explainers import Explanandum
+from explainers.explanandum.classifier import Classifier
+from tests.test_base import trainer
+
+
+def test_losses_by_hand():
+    multi = Classifier("test_resnet", 3, multi_label=True, smoothing=0.1)
+    logits = torch.tensor([[0.0, 2.0, -1.0]])
+    wanted = torch.tensor([[0.1, 0.9, 0.1]])
+    p = logits.sigmoid()
+    expected = -(wanted * p.log() + (1 - wanted) * (1 - p).log()).mean()
+    torch.testing.assert_close(multi.loss(logits, torch.tensor([[False, True, False]])), expected)
+    single = Classifier("test_resnet", 3)
+    torch.testing.assert_close(
+        single.loss(logits, torch.tensor([[False, True, False]])), -logits.log_softmax(dim=1)[0, 1]
+    )
+
+
+def test_micro_scores_by_hand(tmp_path):
+    class Fixed(nn.Module):
+        """Says class 0, and class 1 where the image is bright."""
+
+        def forward(self, x):
+            bright = torch.where(x.mean(dim=(1, 2, 3)) > 0, 1.0, -1.0)
+            return torch.stack([torch.ones_like(bright), bright], dim=1)
+
+    model = Classifier(Fixed(), 2, multi_label=True, mean=[0.5] * 3, std=[1.0] * 3)
+    images = torch.stack([torch.full((3, 4, 4), v) for v in (0.9, 0.1)])
+    targets = torch.tensor([[True, False], [True, True]])
+    batch = [{"image": i, "target": t} for i, t in zip(images, targets, strict=True)]
+    loader = torch.utils.data.DataLoader(batch, batch_size=2)
+    figures = trainer(tmp_path).test(model, loader, verbose=False)[0]
+    assert figures["test/precision"] == pytest.approx(2 / 3)
+    assert figures["test/recall"] == pytest.approx(2 / 3)
+    assert figures["test/f1"] == pytest.approx(2 / 3)
+
+
+def test_the_head_alone_learns_and_the_rest_stays_asleep(tmp_path):
+    torch.manual_seed(0)
+    model = Classifier("resnet18", 6, multi_label=True, head=["fc"], lr=1e-2)
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
+    trainer(tmp_path).fit(
+        model, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4)
+    )
+    changed = {n for n, v in model.network.state_dict().items() if not torch.equal(v, before[n])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_an_unknown_head_is_named():
+    with pytest.raises(ValueError, match="no module 'classifier'"):
+        Classifier("resnet18", 6, head=["classifier"])
+
+
+def test_the_checkpoint_becomes_an_explanandum(tmp_path):
+    torch.manual_seed(0)
+    model = Classifier("test_resnet", 6, multi_label=True, mean=[0.1, 0.2, 0.3])
+    fit = trainer(tmp_path)
+    fit.fit(model, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4))
+    fit.save_checkpoint(tmp_path / "classifier.ckpt")
+    frozen = Explanandum(str(tmp_path / "classifier.ckpt"))
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(frozen(images), model.eval()(images))
+    assert frozen.multi_label
+    assert frozen.class_names[0] == "striped disc"
+    again = Classifier.load_from_checkpoint(tmp_path / "classifier.ckpt")
+    torch.testing.assert_close(again.eval()(images), model(images))
+
+
+def test_other_checkpoints_are_refused(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of"):
+        Explanandum(str(tmp_path / "other.ckpt"))

@@ -1,0 +1,191 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import squeezenet1_1
+
+from explainers import Explanandum
+from explainers.explanandum.classifier import Classifier
+from tests import planted
+
+
+class Noisy(nn.Module):
+    """BatchNorm and dropout, which must not wake up."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.net = nn.Sequential(
+            nn.Conv2d(3, num_classes, 1),
+            nn.BatchNorm2d(num_classes),
+            nn.Dropout(0.5),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_it_stays_frozen_whoever_calls_train():
+    frozen = Explanandum(Noisy())
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    nn.ModuleList([frozen]).train()
+    images = torch.rand(4, 3, 8, 8)
+    torch.testing.assert_close(frozen(images), frozen(images), rtol=0, atol=0)
+    assert not any(module.training for module in frozen.modules())
+    assert not any(p.requires_grad for p in frozen.parameters())
+    for name, value in frozen.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_gradients_reach_the_images():
+    images = torch.rand(1, 3, 8, 8, requires_grad=True)
+    Explanandum(Noisy())(images).sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_normalisation_probabilities_and_predictions_by_hand():
+    classifier = planted.explanandum()
+    images, targets = planted.scenes(4)
+    assert (classifier.predict(images) == targets).all()
+    torch.testing.assert_close(classifier.probabilities(images).sum(dim=1), torch.ones(4))
+    expected = planted.SCALE * images[0].mean(dim=0)[:16, :16].mean()
+    torch.testing.assert_close(classifier(images)[0, 0], expected)
+    shifted = Explanandum(planted.PlantedCNN(), mean=[0.1] * 3, std=[0.5] * 3)
+    torch.testing.assert_close(shifted(images), classifier((images - 0.1) / 0.5))
+
+
+def test_multi_label_predicts_all_above_one_half_and_never_nothing():
+    classifier = planted.explanandum(multi_label=True)
+    logits = torch.tensor([[1.0, 2.0, -1.0, -3.0], [-4.0, -2.0, -3.0, -9.0]])
+    assert classifier.to_targets(logits).tolist() == [
+        [True, True, False, False],
+        [False, True, False, False],
+    ]
+    torch.testing.assert_close(classifier.to_probabilities(logits), logits.sigmoid())
+
+
+def test_classes_are_kept_before_the_softmax():
+    full = planted.explanandum()
+    part = Explanandum(
+        planted.PlantedCNN(), mean=[0.0] * 3, std=[1.0] * 3, classes=[3, 1], class_names=["d", "b"]
+    )
+    images, _ = planted.scenes(3)
+    torch.testing.assert_close(part.probabilities(images), full(images)[:, [3, 1]].softmax(dim=1))
+    with pytest.raises(ValueError, match=r"classes must lie in \[0, 3\]"):
+        Explanandum(planted.PlantedCNN(), classes=[4])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "strides"),
+    [
+        ("resnet18", 64, [2, 4, 8, 16, 32]),
+        ("vgg11", 64, [2, 4, 8, 16, 32]),
+        ("densenet121", 64, [2, 4, 8, 16, 32]),
+        ("convnext_atto", 64, [4, 8, 16, 32]),
+        ("efficientnet_lite0", 64, [2, 4, 8, 16, 32]),
+        ("test_vit", 160, [2, 4, 8, 16, 32]),
+        ("vit_tiny_patch16_224", 224, [2, 4, 8, 16, 32]),
+        ("deit_tiny_patch16_224", 224, [2, 4, 8, 16, 32]),
+    ],
+)
+def test_features_and_logits_come_from_one_pass(name, size, strides):
+    classifier = Explanandum(name, num_classes=5)
+    calls = []
+    handle = classifier.model.register_forward_hook(lambda *_: calls.append("forward"))
+    images = torch.rand(1, 3, size, size)
+    with torch.no_grad():
+        levels, logits = classifier.features_and_logits(images)
+        assert len(calls) <= 1
+        torch.testing.assert_close(logits, classifier(images))
+    handle.remove()
+    assert [tuple(level.shape[-2:]) for level in levels] == [
+        (size // s, size // s) for s in strides
+    ]
+
+
+def test_own_modules_name_their_feature_layers():
+    images = torch.rand(2, 3, 30, 50)
+    levels, logits = planted.explanandum("cnn").features_and_logits(images)
+    assert [tuple(f.shape[1:]) for f in levels] == [(4, 15, 25), (4, 8, 13), (4, 4, 7), (4, 2, 4)]
+    torch.testing.assert_close(logits, planted.explanandum("cnn")(images))
+    tokens = planted.explanandum("vit").features(torch.rand(2, 3, 32, 48))
+    assert [tuple(f.shape[1:]) for f in tokens] == [(4, 8, 12)]
+    with pytest.raises(ValueError, match="feature_layers"):
+        Explanandum(Noisy()).features(images)
+    with pytest.raises(ValueError, match="no module 'nope'"):
+        Explanandum(Noisy(), feature_layers=["nope"]).features(images)
+
+
+def test_hooks_are_gone_after_a_failure():
+    classifier = planted.explanandum("cnn")
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
+        classifier.features(torch.rand(2, 4, 8, 8))
+    assert not any(m._forward_hooks for m in classifier.modules())
+
+
+def test_the_library_knows_mean_size_and_names():
+    tf = Explanandum("tf_efficientnet_lite0")
+    assert tf.mean.flatten().tolist() == [0.5] * 3
+    assert (tf.input_size, tf.num_classes, tf.class_names[1]) == (
+        [224, 224],
+        1000,
+        "goldfish, Carassius auratus",
+    )
+    squeeze = Explanandum("torchvision/squeezenet1_1")
+    assert (squeeze.num_classes, squeeze.class_names[1]) == (1000, "goldfish")
+    torch.testing.assert_close(squeeze.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+
+
+def test_a_vit_made_for_another_size_says_so():
+    explanandum = Explanandum("test_vit", num_classes=3, model_args={"img_size": [64, 32]})
+    assert explanandum.input_size == [64, 32]
+    assert explanandum(torch.zeros(1, 3, 64, 32)).shape == (1, 3)
+
+
+def test_weights_from_a_file_and_a_new_head(tmp_path):
+    source = squeezenet1_1(weights=None, num_classes=7)
+    save_file({k: v.half() for k, v in source.state_dict().items()}, tmp_path / "w.safetensors")
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}},
+        tmp_path / "w.pth",
+    )
+    images = torch.rand(1, 3, 64, 64)
+    half = Explanandum(
+        "torchvision/squeezenet1_1", weights=str(tmp_path / "w.safetensors"), num_classes=7
+    )
+    full = Explanandum("torchvision/squeezenet1_1", weights=str(tmp_path / "w.pth"), num_classes=7)
+    torch.testing.assert_close(half(images), full(images), rtol=1e-2, atol=1e-2)
+    with pytest.raises(ValueError, match="shape"):
+        Explanandum("torchvision/squeezenet1_1", weights=str(tmp_path / "w.pth"), num_classes=8)
+    other = Classifier("torchvision/squeezenet1_1", 8, weights=str(tmp_path / "w.pth"))
+    torch.testing.assert_close(other.network.features[0].weight, source.features[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "told"),
+    [
+        ({"model": "resnt18"}, ValueError, "unknown model 'resnt18'"),
+        ({"model": "torchvision/nothing"}, ValueError, "unknown torchvision classifier"),
+        ({"model": "nothing.ckpt"}, FileNotFoundError, "nothing.ckpt"),
+        ({"model": "test_resnet", "weights": "nothing.pth"}, FileNotFoundError, "nothing.pth"),
+        (
+            {"model": "test_resnet", "num_classes": 3, "class_names": ["a"]},
+            ValueError,
+            "expected 3 class names",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, told):
+    with pytest.raises(error, match=told):
+        Explanandum(**arguments)
+
+
+def test_config_rebuilds_the_same_classifier():
+    first = planted.explanandum(multi_label=True)
+    second = Explanandum(**first.config)
+    images, _ = planted.scenes(2)
+    torch.testing.assert_close(first(images), second(images))
+    assert (second.config, second.multi_label) == (first.config, True)
+    assert Explanandum(Noisy()).config["model"] is None

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from explainers.metrics import statistics
+
+
+def test_images_are_averaged_over_their_classes_and_missing_values_stay_missing():
+    index = np.array([5, 2, 5, 2])
+    values = np.array([[1.0, np.nan], [3.0, np.nan], [2.0, 8.0], [5.0, np.nan]])
+    images, means = statistics.by_image(index, values)
+    assert images.tolist() == [2, 5]
+    np.testing.assert_array_equal(means, [[4.0, np.nan], [1.5, 8.0]])
+    assert statistics.by_image(index[:0], values[:0])[1].shape == (0, 2)
+
+
+def test_bootstrap_interval_agrees_with_scipy():
+    values = np.random.default_rng(1).normal(3, 1, 80)
+    mine = statistics.bootstrap_ci({"m": np.append(values, np.nan)}, n=4000)["m"]
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=2)
+    np.testing.assert_allclose(mine, theirs.confidence_interval, atol=0.02)
+
+
+def test_bootstrap_of_a_ratio_resamples_whole_images():
+    generator = np.random.default_rng(3)
+    columns = {"a": generator.uniform(1, 2, 60), "b": generator.uniform(2, 3, 60)}
+
+    def ratio(values):
+        return {"ratio": float(values["a"].sum() / values["b"].sum())}
+
+    mine = statistics.bootstrap_ci(columns, ratio, n=3000)["ratio"]
+    theirs = stats.bootstrap(
+        tuple(columns.values()),
+        lambda a, b, axis=-1: a.sum(axis) / b.sum(axis),
+        paired=True,
+        method="percentile",
+        n_resamples=3000,
+        rng=4,
+    )
+    np.testing.assert_allclose(mine, theirs.confidence_interval, atol=0.005)
+
+
+def test_bootstrap_edges():
+    nothing = np.array([np.nan, np.nan])
+    assert np.isnan(statistics.bootstrap_ci({"m": nothing})["m"]).all()
+    assert statistics.bootstrap_ci({"m": np.array([2.0])})["m"] == (2.0, 2.0)
+    assert np.isnan(
+        statistics.bootstrap_ci({"m": nothing}, lambda _: {"f": float("nan")}, n=3)["f"]
+    ).all()
+    many = np.arange(50.0)  # in one piece or in many
+    np.testing.assert_array_equal(
+        statistics._resampled_means(many, 20, 0),
+        statistics._resampled_means(many, 20, 0, budget=120),
+    )
+
+
+def test_signed_rank_and_holm():
+    generator = np.random.default_rng(0)
+    a, b, c = (generator.normal(m, 1, 30) for m in (0.0, 0.4, 0.1))
+    b[3] = np.nan
+    result = statistics.paired_wilcoxon({"IoU": {"a": a, "b": b, "c": c}}, main="a")
+    assert [(r["a"], r["b"]) for r in result] == [("a", "b"), ("a", "c"), ("b", "c")]
+    known = ~np.isnan(b)
+    raw = [
+        stats.wilcoxon(a[known], b[known]).pvalue,
+        stats.wilcoxon(a, c).pvalue,
+        stats.wilcoxon(b[known], c[known]).pvalue,
+    ]
+    order = np.argsort(raw)
+    expected = np.empty(3)
+    expected[order] = np.maximum.accumulate(
+        np.minimum(1, np.array([3, 2, 1]) * np.array(raw)[order])
+    )
+    assert [r["p"] for r in result] == pytest.approx(expected.tolist())
+    assert result[0]["difference"] == pytest.approx(np.nanmean(a - b))
+
+
+def test_equal_methods_have_p_one_and_pairs_without_images_are_left_out():
+    same = np.array([1.0, 2.0])
+    table = {"m": {"a": same, "b": same, "c": np.array([np.nan, np.nan])}}
+    assert statistics.paired_wilcoxon(table, "a") == [
+        {"metric": "m", "a": "a", "b": "b", "difference": 0.0, "p": 1.0}
+    ]
+
+
+def test_with_many_methods_only_the_one_under_test_is_compared():
+    table = {"m": {name: np.arange(3.0) for name in "abcdefg"}}
+    result = statistics.paired_wilcoxon(table, "c")
+    assert len(result) == 6
+    assert {r["a"] for r in result} == {"c"}
