@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from explainers import files
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import masking
+from explainers.options import check_choices
 
 
 class Explainer(LightningModule, ABC):
@@ -32,6 +33,7 @@ class Explainer(LightningModule, ABC):
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["explanandum"], logger=False)
+        check_choices(type(self), self.hparams)
         self.explanandum = explanandum
         self.seed = seed
 
@@ -157,11 +159,3 @@ class Explainer(LightningModule, ABC):
         return super().load_from_checkpoint(
             checkpoint_path, map_location=map_location, explanandum=explanandum, **kwargs
         )
-
-
-def check_choices(module: LightningModule) -> None:
-    """Raise a ValueError unless every Literal argument of a method has one of its values."""
-    given: dict[str, Any] = dict(module.hparams)
-    for name, hint in get_type_hints(type(module).__init__).items():
-        if get_origin(hint) is Literal and given[name] not in get_args(hint):
-            raise ValueError(f"{name} must be one of {get_args(hint)}, got {given[name]!r}")

@@ -32,6 +32,7 @@ from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
 from explainers.metrics.saliency import MaskSaliency
 from explainers.metrics.seconds import Seconds
+from explainers.options import check_choices
 
 
 class Score(Callback):
@@ -81,13 +82,12 @@ class Score(Callback):
         panels: int = 8,
         one_by_one: bool | None = None,
     ) -> None:
+        check_choices(type(self), locals())
         super().__init__()
         if bootstrap < 1 or panels < 0:
             raise ValueError(
                 f"expected bootstrap >= 1 and panels >= 0, got {bootstrap} and {panels}"
             )
-        if target not in ("predicted", "label", "second"):
-            raise ValueError(f"target must be 'predicted', 'label' or 'second', got {target!r}")
         self.methods, self.checkpoints = dict(methods or {}), dict(checkpoints or {})
         names = [
             *self.checkpoints,

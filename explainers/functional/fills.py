@@ -3,6 +3,7 @@
 import math
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,13 +12,10 @@ from torch import Tensor
 
 from explainers.functional.smoothing import blur, kernel_blur
 
-FILLS = ("mean", "black", "kernel_blur", "blur", "noise", "images")
-
-
-def check_fill(name: str) -> None:
-    """Raise a ValueError unless a fill depends on its image alone, as all but "images" do."""
-    if name not in (allowed := [known for known in FILLS if known != "images"]):
-        raise ValueError(f"fill must be one of {allowed}, got {name!r}")
+# Fills that depend on their image alone.
+OwnFill = Literal["mean", "black", "kernel_blur", "blur", "noise"]
+FillName = Literal["mean", "black", "kernel_blur", "blur", "noise", "images"]
+FILLS = get_args(FillName)
 
 
 def fill(
@@ -64,7 +62,7 @@ def fill(
         return mean.to(images) + std.to(images) * noise.to(images)
     if name == "images":
         return _other_images(images, bank, generator)
-    raise ValueError(f"unknown fill {name!r}; expected one of {', '.join(FILLS)}")
+    raise ValueError(f"unknown fill {name!r}; expected one of {', '.join(get_args(FillName))}")
 
 
 def _other_images(images: Tensor, bank: Tensor | None, generator: torch.Generator | None) -> Tensor:

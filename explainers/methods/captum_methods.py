@@ -46,8 +46,6 @@ class Saliency(Explainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)
-        _check_choice("channels", channels, ("max", "mean", "sum"))
-        _check_choice("score", score, ("logit", "probability"))
         if smooth < 1 or smooth % 2 == 0 or (sigma is not None and sigma <= 0):
             raise ValueError(
                 f"smooth must be odd and sigma positive or None, got {smooth} and {sigma}"
@@ -108,9 +106,6 @@ class IntegratedGradients(Explainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)
-        _check_choice("baseline", baseline, ("mean", "black"))
-        _check_choice("channels", channels, ("sum_abs", "mean_clamp", "sum"))
-        _check_choice("score", score, ("logit", "probability"))
         if min(n_steps, internal_batch_size) < 1:
             raise ValueError(
                 "n_steps and internal_batch_size must be positive, "
@@ -167,8 +162,3 @@ def smoothed(maps: Tensor, size: int, sigma: float | None = None) -> Tensor:
 
 def _scores(explanandum: Explanandum, score: str) -> Callable[[Tensor], Tensor]:
     return explanandum if score == "logit" else explanandum.probabilities
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")

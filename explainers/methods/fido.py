@@ -8,7 +8,7 @@ from torch import Tensor
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import masking
-from explainers.functional.fills import check_fill, fill
+from explainers.functional.fills import OwnFill, fill
 from explainers.functional.losses import log_odds
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
@@ -64,21 +64,18 @@ class FIDO(Explainer):
         steps: int = 300,
         lr: float = 0.05,
         size: int = 56,
-        fill: str = "mean",
+        fill: OwnFill = "mean",
         sigma: float = 10.0,
         pairs: int = 4,
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)
-        if objective not in ("preservation", "deletion"):
-            raise ValueError(f"objective must be 'preservation' or 'deletion', got {objective!r}")
         if min(samples, steps, size, pairs) < 1 or min(temperature, lr, sigma) <= 0 or weight < 0:
             raise ValueError(
                 "samples, steps, size, pairs, temperature, lr and sigma must be positive and "
                 f"weight not negative, got {samples}, {steps}, {size}, {pairs}, {temperature}, "
                 f"{lr}, {sigma} and {weight}"
             )
-        check_fill(fill)
         self.keeps, self.weight, self.samples = objective == "preservation", weight, samples
         self.temperature, self.steps, self.lr, self.size = temperature, steps, lr, size
         self.fill, self.sigma, self.pairs = fill, sigma, pairs

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional.fills import check_fill, fill
+from explainers.functional.fills import OwnFill, fill
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, solve_pairs, until_done
 
@@ -75,7 +75,7 @@ class IGOSPlusPlus(Explainer):
         variation: float = 20.0,
         edge: float = 0.01,
         noise: float = 0.2,
-        fill: str = "blur",
+        fill: OwnFill = "blur",
         sigma: float = 15.0,
         pairs: int = 16,
         batch_size: int = 64,
@@ -91,7 +91,6 @@ class IGOSPlusPlus(Explainer):
                 "backtracks, area, variation and noise must not be negative and decay in (0, 1), "
                 f"got {backtracks}, {area}, {variation}, {noise} and {decay}"
             )
-        check_fill(fill)
         self.size, self.steps, self.ig_steps = size, steps, ig_steps
         self.lr, self.decay, self.backtracks = lr, decay, backtracks
         self.area, self.variation, self.edge, self.noise = area, variation, edge, noise

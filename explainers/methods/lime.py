@@ -11,6 +11,7 @@ from tqdm import tqdm
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import fills
+from explainers.functional.fills import OwnFill
 
 ALPHA = {"released": 1.0, "paper": 0.001, "kernelshap": 0.0}
 
@@ -69,7 +70,7 @@ class LIME(Explainer):
         sigma: float = 3.0,
         form: Literal["released", "paper", "kernelshap"] = "released",
         alpha: float | None = None,
-        fill: str = "mean",
+        fill: OwnFill = "mean",
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:
@@ -79,13 +80,10 @@ class LIME(Explainer):
                 "expected samples >= 2, segments and batch_size >= 1, compactness > 0 and "
                 f"sigma >= 0, got {samples}, {segments}, {batch_size}, {compactness} and {sigma}"
             )
-        if form not in ALPHA:
-            raise ValueError(f"form must be one of {list(ALPHA)}, got {form!r}")
         if alpha is not None and (alpha <= 0 or form == "kernelshap"):
             raise ValueError(
                 f"alpha must be positive, and None with 'kernelshap', got {alpha} with {form!r}"
             )
-        fills.check_fill(fill)
         self.samples, self.segments = samples, segments
         self.compactness, self.sigma, self.form = compactness, sigma, form
         self.alpha = ALPHA[form] if alpha is None else alpha

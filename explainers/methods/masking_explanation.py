@@ -96,11 +96,7 @@ class MaskingExplanation(Explainer):
             raise ValueError(
                 f"lr must be positive and no weight negative, got {lr=}, {l1=}, {tv=}, {entropy=}"
             )
-        if combine not in ("max", "mean"):
-            raise ValueError(f"combine must be 'max' or 'mean', got {combine!r}")
-        if loss not in ("paper", "released"):
-            raise ValueError(f"loss must be 'paper' or 'released', got {loss!r}")
-        if fill not in ("mean", "images") or (fill == "images") != (bank is not None):
+        if (fill == "images") != (bank is not None):
             raise ValueError(
                 "fill must be 'mean', or 'images' with a folder of pictures as bank, got "
                 f"{fill!r} and bank {bank!r}"

@@ -11,7 +11,7 @@ from torch.optim import Adam
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import masking
-from explainers.functional.fills import check_fill, fill
+from explainers.functional.fills import OwnFill, fill
 from explainers.functional.losses import variation
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
@@ -79,7 +79,7 @@ class MP(Explainer):
         jitter: int = 4,
         init: Literal["uniform", "ones", "circle"] = "uniform",
         noise: float = 0.0,
-        fill: str = "blur",
+        fill: OwnFill = "blur",
         sigma: float = 10.0,
         pairs: int = 16,
         seed: int = 0,
@@ -92,11 +92,6 @@ class MP(Explainer):
                 "lr and sigma must be positive, l1, tv and noise at least 0, power at least 1, got "
                 f"{lr=}, {sigma=}, {l1=}, {tv=}, {noise=}, {power=}"
             )
-        if interpolation not in ("bilinear", "nearest"):
-            raise ValueError(f"interpolation must be bilinear or nearest, got {interpolation!r}")
-        if init not in ("uniform", "ones", "circle"):
-            raise ValueError(f"init must be uniform, ones or circle, got {init!r}")
-        check_fill(fill)
         self.steps, self.lr, self.size, self.interpolation = steps, lr, size, interpolation
         self.l1, self.tv, self.power, self.jitter, self.init = l1, tv, power, jitter, init
         self.noise, self.fill, self.sigma, self.pairs = noise, fill, sigma, pairs

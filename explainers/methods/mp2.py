@@ -10,7 +10,7 @@ from torch import Tensor
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import masking
-from explainers.functional.fills import check_fill, fill
+from explainers.functional.fills import OwnFill, fill
 from explainers.functional.losses import log_odds
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, gradient, solve_pairs, until_done
@@ -73,7 +73,7 @@ class MP2(Explainer):
         chance: float | None = None,
         interpolation: Literal["bilinear", "nearest"] = "bilinear",
         ranked: bool = True,
-        fill: str = "blur",
+        fill: OwnFill = "blur",
         sigma: float = 10.0,
         pairs: int = 16,
         seed: int = 0,
@@ -87,11 +87,6 @@ class MP2(Explainer):
             raise ValueError(
                 f"chance must be in [0, 1) and sigma positive, got {chance=}, {sigma=}"
             )
-        if gradient not in ("descent", "norm"):
-            raise ValueError(f"gradient must be descent or norm, got {gradient!r}")
-        if interpolation not in ("bilinear", "nearest"):
-            raise ValueError(f"interpolation must be bilinear or nearest, got {interpolation!r}")
-        check_fill(fill)
         self.size, self.pixels, self.gradient, self.chance = size, pixels, gradient, chance
         self.interpolation, self.ranked = interpolation, ranked
         self.fill, self.sigma, self.pairs = fill, sigma, pairs

@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import base, optimizers
+from explainers import optimizers
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import losses, masking
 from explainers.learned import LearnedExplainer
@@ -73,7 +73,6 @@ class NEMt(LearnedExplainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, lr, seed=seed)
-        base.check_choices(self)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
         self.objective = objective

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from explainers import base, optimizers
+from explainers import optimizers
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import losses, masking
 from explainers.learned import LearnedExplainer
@@ -64,7 +64,6 @@ class NEMU(LearnedExplainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, lr, seed=seed)
-        base.check_choices(self)
         self.layer, self.distance, self.area = layer, distance, area
         self.network = unet.decoder(explanandum, block, widths, dropout)
         self.optimizer: Literal["prodigy", "adamw"] = optimizer

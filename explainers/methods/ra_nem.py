@@ -7,11 +7,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers import base, optimizers
+from explainers import optimizers
 from explainers.explanandum.frozen import Explanandum
 from explainers.explanandum.gradients import pyramid_maps
 from explainers.functional import losses
-from explainers.functional.fills import FILLS
+from explainers.functional.fills import OwnFill
 from explainers.functional.fills import fill as fill_images
 from explainers.functional.omega import draw_k, gumbel, omega
 from explainers.learned import LearnedExplainer
@@ -84,7 +84,7 @@ class RaNEM(LearnedExplainer):
         samples: int = 6,
         sampling: Literal["stratified", "uniform"] = "stratified",
         draw: Literal["image", "batch"] = "image",
-        fills: list[str] | None = None,
+        fills: list[OwnFill] | None = None,
         shared_noise: bool = False,
         threshold: Literal["kth", "next"] = "kth",
         delta: Literal["supervised", "unsupervised"] = "supervised",
@@ -104,11 +104,7 @@ class RaNEM(LearnedExplainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, lr, seed=seed)
-        base.check_choices(self)
         self.fills = fills or ["mean", "kernel_blur", "noise"]
-        allowed = [name for name in FILLS if name != "images"]
-        if unknown := [name for name in self.fills if name not in allowed]:
-            raise ValueError(f"fills must be among {allowed}, got {unknown[0]!r}")
         if samples < 1 or gain <= 0:
             raise ValueError(f"samples and gain must be positive, got {samples} and {gain}")
         of_classes = class_conditioned or loss == "crossed" or start != "none"

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional.fills import check_fill, fill
+from explainers.functional.fills import OwnFill, fill
 from explainers.perturbation import grids
 
 
@@ -39,7 +39,7 @@ class RISE(Explainer):
         masks: int = 4000,
         grid: int | list[int] = 7,
         probability: float = 0.5,
-        fill: str = "mean",
+        fill: OwnFill = "mean",
         batch_size: int = 64,
         channels_last: bool = False,
         seed: int = 0,
@@ -51,7 +51,6 @@ class RISE(Explainer):
                 "masks, grid and batch_size must be positive and probability in (0, 1), "
                 f"got {masks}, {grid}, {batch_size} and {probability}"
             )
-        check_fill(fill)
         self.masks, self.grid, self.probability = masks, (rows, columns), probability
         self.fill, self.batch_size, self.channels_last = fill, batch_size, channels_last
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import planes
-from explainers.functional.fills import check_fill, fill
+from explainers.functional.fills import OwnFill, fill
 
 
 class SlidingPatch(Explainer):
@@ -48,7 +48,7 @@ class SlidingPatch(Explainer):
         explanandum: Explanandum,
         patch: int = 29,
         stride: int = 3,
-        fill: str = "mean",
+        fill: OwnFill = "mean",
         align: Literal["centre", "stretched"] = "centre",
         batch_size: int = 64,
         seed: int = 0,
@@ -59,9 +59,6 @@ class SlidingPatch(Explainer):
                 "patch must lie in [1, 224], stride and batch_size must be positive, "
                 f"got {patch}, {stride} and {batch_size}"
             )
-        check_fill(fill)
-        if align not in ("centre", "stretched"):
-            raise ValueError(f"align must be 'centre' or 'stretched', got {align!r}")
         self.patch, self.stride, self.fill = patch, stride, fill
         self.align, self.batch_size = align, batch_size
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from explainers.base import Explainer
 from explainers.checkpoint import load
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional.fills import FILLS, fill
+from explainers.functional.fills import OwnFill, fill
 from explainers.optimization import completeness
 from explainers.optimization.snapshots import KeepBest, KeepSteps, Observer
 from explainers.perturbation import responses
@@ -79,7 +79,7 @@ class SLOC(Explainer):
         sides: int | list[int] | None = None,
         probability: float | list[float] | None = None,
         tuning_masks: int = 50,
-        fill: str = "mean",
+        fill: OwnFill = "mean",
         solver: Literal["adam", "admm"] = "admm",
         steps: int | None = None,
         lr: float = 0.1,
@@ -125,15 +125,6 @@ class SLOC(Explainer):
                 "probability must be None, a number in (0, 1] or a list of one for each of the "
                 f"sides {self.sides}, got {self.probability}"
             )
-        choices: dict[str, tuple[str, list[str]]] = {
-            "fill": (self.fill, [name for name in FILLS if name != "images"]),
-            "solver": (self.solver, list(STEPS)),
-            "units": (self.units, ["released", "paper"]),
-            "aggregation": (self.aggregation, ["mean", "median", "min", "product"]),
-        }
-        for name, (value, known) in choices.items():
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}")
         if self.monitor and self.solver != "adam":
             raise ValueError("monitor chooses among the maps of Adam: set solver to 'adam'")
         if min(self.lr, self.lr_decay, self.lambda1, self.lambda2) < 0:

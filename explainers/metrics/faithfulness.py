@@ -9,7 +9,9 @@ from torch import Tensor
 
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import fills
+from explainers.functional.fills import FillName
 from explainers.metrics.base import PerImageMetric
+from explainers.options import check_choices
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve, Fill, Order, Responses
 from explainers.perturbation.queue import Inpainted
@@ -81,13 +83,14 @@ class RISECurves(_CurveMetric):
         self,
         pixels: int | None = None,
         steps: int | None = None,
-        deletion_fill: str = "mean",
-        insertion_fill: str = "kernel_blur",
+        deletion_fill: FillName = "mean",
+        insertion_fill: FillName = "kernel_blur",
         batch_size: int = 16,
         channels_last: bool = True,
     ) -> None:
+        check_choices(type(self), locals())
         super().__init__(batch_size, channels_last)
-        _check(pixels, steps, deletion_fill, insertion_fill)
+        _check(pixels, steps)
         self.pixels, self.steps = pixels, steps
         self.deletion_fill, self.insertion_fill = deletion_fill, insertion_fill
 
@@ -143,12 +146,13 @@ class SLOCCurves(_CurveMetric):
     def __init__(
         self,
         steps: int = 20,
-        fill: str = "mean",
+        fill: FillName = "mean",
         batch_size: int = 16,
         channels_last: bool = True,
     ) -> None:
+        check_choices(type(self), locals())
         super().__init__(batch_size, channels_last)
-        _check(None, steps, fill)
+        _check(None, steps)
         self.steps, self.fill = steps, fill
 
     def score(
@@ -206,7 +210,7 @@ class CurveAUC(_CurveMetric):
         name: str = "CurveAUC",
         order: Order = "most",
         start: Literal["image", "fill"] = "image",
-        fill: str = "mean",
+        fill: FillName = "mean",
         steps: int | None = None,
         pixels: int | None = None,
         value: Value = "probability",
@@ -222,11 +226,9 @@ class CurveAUC(_CurveMetric):
         batch_size: int = 16,
         channels_last: bool = True,
     ) -> None:
+        check_choices(type(self), locals())
         super().__init__(batch_size, channels_last)
-        Curve(order, start, fill, steps=1)  # complains about order and start
-        _check(pixels, steps, fill)
-        if value not in ("probability", "logit", "hit", "unchanged"):
-            raise ValueError(f"value must be probability, logit, hit or unchanged, got {value!r}")
+        _check(pixels, steps)
         if draws < 1 or (draws > 1 and fill not in ("noise", "images")):
             raise ValueError(f"{draws} draws of the fill {fill!r}; only random fills need several")
         self.names = (name,)
@@ -287,7 +289,5 @@ def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:
     return (found.top == found.clean.unsqueeze(1)).double()
 
 
-def _check(pixels: int | None, steps: int | None, *names: str) -> None:
+def _check(pixels: int | None, steps: int | None) -> None:
     Curve(pixels=pixels, steps=1 if steps is None and pixels is None else steps)
-    if unknown := [fill for fill in names if fill not in fills.FILLS]:
-        raise ValueError(f"unknown fill {unknown[0]!r}; expected one of {fills.FILLS}")

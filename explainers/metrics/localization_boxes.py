@@ -13,6 +13,7 @@ from explainers.explanandum.frozen import Explanandum
 from explainers.metrics.base import PerImageMetric, exact
 from explainers.metrics.boxes import box_iou, map_boxes, tight_boxes
 from explainers.metrics.statistics import Columns, nan_mean
+from explainers.options import check_choices
 
 OF_MAX = tuple(i / 20 for i in range(20))  # 0, 0.05 ... 0.95 of the maximum
 OF_MEAN = tuple(i / 5 for i in range(26))  # 0, 0.2 ... 5 times the mean
@@ -105,8 +106,7 @@ class CropSaliency(_Thresholded):
         largest_component: bool = False,
         floor: float = 0.05,
     ) -> None:
-        if relative_to not in ("max", "mean"):
-            raise ValueError(f"relative_to must be 'max' or 'mean', got {relative_to!r}")
+        check_choices(type(self), locals())
         super().__init__("CropSaliency", alpha, alphas or (OF_MAX, OF_MEAN)[relative_to == "mean"])
         self.relative_to, self.largest_component = relative_to, largest_component
         self.floor = floor

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.similarity import spearman
+from explainers.options import check_choices
 
 
 def layers_top_down(network: nn.Module, leave_out: nn.Module | None = None) -> list[nn.Module]:
@@ -110,11 +111,8 @@ class MPRT(PerImageMetric):
         absolute: bool = False,
         seed: int = 0,
     ) -> None:
+        check_choices(type(self), locals())
         super().__init__()
-        if layers not in ("all", "last", "cascade"):
-            raise ValueError(f"layers must be 'all', 'last' or 'cascade', got {layers!r}")
-        if subject not in ("explanandum", "explainer"):
-            raise ValueError(f"subject must be 'explanandum' or 'explainer', got {subject!r}")
         self.layers, self.subject, self.absolute, self.seed = layers, subject, absolute, seed
         name = "MPRT" if subject == "explanandum" else "MPRT/explainer"
         several = {"all": (name,), "last": (f"{name}/last",), "cascade": (name, f"{name}/cascade")}

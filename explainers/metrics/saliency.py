@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from explainers.explanandum.frozen import Explanandum
 from explainers.metrics.base import PerImageMetric, exact, pixel_sum
+from explainers.options import check_choices
 
 
 def mask_saliency(
@@ -50,9 +51,8 @@ class MaskSaliency(PerImageMetric):
     higher_is_better = False
 
     def __init__(self, activation: Literal["softmax", "model"] = "softmax") -> None:
+        check_choices(type(self), locals())
         super().__init__()
-        if activation not in ("softmax", "model"):
-            raise ValueError(f"activation must be 'softmax' or 'model', got {activation!r}")
         self.activation = activation
 
     def score(

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from explainers.explanandum.frozen import Explanandum
 from explainers.metrics.base import PerImageMetric, exact
+from explainers.options import check_choices
 from explainers.perturbation import curves
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -134,14 +135,13 @@ class CompletenessSoundness(PerImageMetric):
         top: int | None = None,
         batch_size: int = 16,
     ) -> None:
+        check_choices(type(self), locals())
         super().__init__()
-        if replacement not in ("mean", "images") or (replacement == "images") != (bank is not None):
+        if (replacement == "images") != (bank is not None):
             raise ValueError(
                 "replacement must be 'mean', or 'images' with a folder as bank, got "
                 f"{replacement!r} and bank {bank!r}"
             )
-        if ties not in ("order", "gaussian"):
-            raise ValueError(f"ties must be 'order' or 'gaussian', got {ties!r}")
         if points < 1 or draws < 1 or (top is not None and top < 1):
             raise ValueError(f"expected at least 1, got {points=}, {draws=}, {top=}")
         self.kept = [j / points for j in range(1, points + 1) if start <= j / points <= end]

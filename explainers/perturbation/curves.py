@@ -14,6 +14,7 @@ from torch import Tensor
 
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import fills
+from explainers.options import check_choices
 from explainers.perturbation.queue import Answers, Inpainted, Queue
 
 Order = Literal["most", "least"]
@@ -51,11 +52,7 @@ class Curve:
     counts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.order not in ("most", "least") or self.start not in ("image", "fill"):
-            raise ValueError(
-                "expected order 'most' or 'least' and start 'image' or 'fill', "
-                f"got {self.order!r} and {self.start!r}"
-            )
+        check_choices(Curve, vars(self))
         if sum(x is not None for x in (self.steps, self.pixels, self.counts)) != 1:
             raise ValueError("a curve needs exactly one of steps, pixels and counts")
         if any(x is not None and x < 1 for x in (self.steps, self.pixels)):

@@ -1,0 +1,48 @@
+"""Arguments as data: choices that are checked, and groups of options with their defaults."""
+
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+
+def check_choices(owner: type, given: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless every `Literal` argument has one of its values.
+
+    Lists of choices and groups of options (a `TypedDict`) are looked into; a group may have no
+    other key than its own.
+
+    Args:
+        owner: Class whose constructor's type hints say what is allowed, or a `TypedDict`.
+        given: Arguments by name; other names than the constructor's are passed over.
+    """
+    grouped = is_typeddict(owner)
+    hints = get_type_hints(owner if grouped else owner.__init__)  # type: ignore[misc]
+    if grouped and (unknown := sorted(set(given) - set(hints))):
+        raise ValueError(f"unknown option {unknown[0]!r}; the options are {', '.join(hints)}")
+    for name in (name for name in hints if name in given):
+        hint, value = hints[name], given[name]
+        if not _fits(hint, value):
+            raise ValueError(f"{name} must be one of {_choices(hint)}, got {value!r}")
+        for group in (kind for kind in (hint, *get_args(hint)) if is_typeddict(kind)):
+            if value is not None:
+                check_choices(group, value)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is among the choices of a type hint; a hint without choices takes any."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if hint is NoneType:
+        return value is None
+    if origin in (Union, UnionType):
+        return any(_fits(kind, value) for kind in inner)
+    if origin in (list, Sequence) and isinstance(value, list | tuple):
+        return all(_fits(inner[0], each) for each in value)
+    return True
+
+
+def _choices(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [None] if hint is NoneType else [c for kind in get_args(hint) for c in _choices(kind)]
