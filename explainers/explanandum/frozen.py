@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from explainers import files
 from explainers.explanandum import build, features, taps
+from explainers.functional import fills
+from explainers.functional.fills import Fill, FillName
 
 
 class Explanandum(nn.Module):
@@ -147,6 +149,31 @@ class Explanandum(nn.Module):
         # In the images' own memory layout: broadcasting (1, 3, 1, 1) is three times slower.
         plane = torch.zeros_like(images[:1])
         return (images - (plane + self.mean)).div_(plane + self.std)
+
+    def fill(
+        self,
+        name: FillName,
+        generator: torch.Generator | int | None = None,
+        sigma: float = 10.0,
+        bank: Tensor | None = None,
+    ) -> Fill:
+        """A fill by its name, with the mean and std of this classifier.
+
+        Args:
+            name: See `fills.fill`.
+            generator: Randomness of "noise" and "images", on the CPU. An integer seeds a fresh
+                generator in each call, so that every call draws the same.
+            sigma: Width of "blur" in pixels.
+            bank: Pictures (N, 3, H, W) for "images".
+        """
+
+        def filled(images: Tensor, masks: Tensor | None = None) -> Tensor:
+            source = generator
+            if isinstance(source, int):
+                source = torch.Generator().manual_seed(source)
+            return fills.fill(name, images, self.mean, self.std, source, sigma, bank)
+
+        return filled
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> logits (B, num_classes)."""

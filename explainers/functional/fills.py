@@ -1,9 +1,11 @@
 """What replaces removed pixels."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -16,6 +18,36 @@ from explainers.functional.smoothing import blur, kernel_blur
 OwnFill = Literal["mean", "black", "kernel_blur", "blur", "noise"]
 FillName = Literal["mean", "black", "kernel_blur", "blur", "noise", "images"]
 FILLS = get_args(FillName)
+
+
+class Fill(Protocol):
+    """What replaces removed pixels: images (B, 3, H, W) in [0, 1] -> something broadcastable."""
+
+    def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Fills for images (B, 3, H, W), of which keep masks (B, H, W) show the parts that stay."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inpainted:
+    """A fill that depends on what is kept.
+
+    Args:
+        inpaint: Function of images (N, 3, H, W), which show the mean color where pixels are
+            missing, and of keep masks (N, H, W) of 0 and 1. It returns completed images
+            (N, 3, H, W), and may change kept pixels too.
+    """
+
+    inpaint: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Completed images (N, 3, H, W).
+
+        Raises:
+            ValueError: Without masks.
+        """
+        if masks is None:
+            raise ValueError("an inpainter needs the masks of what is kept")
+        return self.inpaint(images, masks)
 
 
 def fill(

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional import fills
 
 Score = Literal["logit", "probability"]
 
@@ -127,7 +126,7 @@ class IntegratedGradients(Explainer):
         from captum import attr
 
         inputs = images.detach()
-        start = fills.fill(self.baseline, inputs, self.explanandum.mean)
+        start = self.explanandum.fill(self.baseline)(inputs)
         method = attr.IntegratedGradients(_scores(self.explanandum, self.score))
         parts: Tensor = method.attribute(
             inputs,

@@ -8,7 +8,7 @@ from torch import Tensor
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import masking
-from explainers.functional.fills import OwnFill, fill
+from explainers.functional.fills import OwnFill
 from explainers.functional.losses import log_odds
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
@@ -90,8 +90,7 @@ class FIDO(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         generator, size = self.generator(), (images.shape[-2], images.shape[-1])
-        mean, std = self.explanandum.mean, self.explanandum.std
-        fills = fill(self.fill, images, mean, std, generator, self.sigma)
+        fills = self.explanandum.fill(self.fill, generator, self.sigma)(images)
         # One row a mask from here on.
         wanted = classes.repeat_interleave(self.samples)
         shown = images.repeat_interleave(self.samples, dim=0)

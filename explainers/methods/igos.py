@@ -7,7 +7,7 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional.fills import OwnFill, fill
+from explainers.functional.fills import OwnFill
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, solve_pairs, until_done
 
@@ -105,8 +105,8 @@ class IGOSPlusPlus(Explainer):
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "iGOS++")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
-        mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = fill(self.fill, images, mean, std, generator, self.sigma)
+        std, generator = self.explanandum.std, self.generator()
+        fills = self.explanandum.fill(self.fill, generator, self.sigma)(images)
         draws = (self.ig_steps, *images.shape[1:])
         masks = images.new_ones(len(images), 2, self.size, self.size)
         for _ in range(self.steps):

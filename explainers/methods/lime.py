@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional import fills
 from explainers.functional.fills import OwnFill
 
 ALPHA = {"released": 1.0, "paper": 0.001, "kernelshap": 0.0}
@@ -115,8 +114,8 @@ class LIME(Explainer):
 
     def _explain(self, image: Tensor, classes: Tensor) -> Tensor:
         """Maps (k, H, W) of an image (3, H, W) and its classes (k,)."""
-        mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fill = fills.fill(self.fill, image[None], mean, std, generator)[0].expand_as(image)
+        generator = self.generator()
+        fill = self.explanandum.fill(self.fill, generator)(image[None])[0].expand_as(image)
         segments = self.superpixels(image)
         count = int(segments.max()) + 1
         if self.form == "kernelshap":

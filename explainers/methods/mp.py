@@ -11,7 +11,7 @@ from torch.optim import Adam
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import masking
-from explainers.functional.fills import OwnFill, fill
+from explainers.functional.fills import OwnFill
 from explainers.functional.losses import variation
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
@@ -105,8 +105,8 @@ class MP(Explainer):
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "MP")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
-        mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = fill(self.fill, images, mean, std, generator, self.sigma).expand_as(images)
+        std, generator = self.explanandum.std, self.generator()
+        fills = self.explanandum.fill(self.fill, generator, self.sigma)(images).expand_as(images)
         start = self._start(images, fills, classes, generator)
         wide_images, wide_fills = border(images, self.jitter), border(fills, self.jitter)
 

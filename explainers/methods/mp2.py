@@ -10,7 +10,7 @@ from torch import Tensor
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import masking
-from explainers.functional.fills import OwnFill, fill
+from explainers.functional.fills import OwnFill
 from explainers.functional.losses import log_odds
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, gradient, solve_pairs, until_done
@@ -105,8 +105,8 @@ class MP2(Explainer):
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "MP2")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
-        mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = fill(self.fill, images, mean, std, generator, self.sigma).expand_as(images)
+        filled = self.explanandum.fill(self.fill, self.generator(), self.sigma)
+        fills = filled(images).expand_as(images)
         stop = math.log(self.chance / (1 - self.chance)) if self.chance else -math.inf
 
         def advance(order: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:

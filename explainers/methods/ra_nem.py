@@ -12,7 +12,6 @@ from explainers.explanandum.frozen import Explanandum
 from explainers.explanandum.gradients import pyramid_maps
 from explainers.functional import losses
 from explainers.functional.fills import OwnFill
-from explainers.functional.fills import fill as fill_images
 from explainers.functional.omega import draw_k, gumbel, omega
 from explainers.learned import LearnedExplainer
 from explainers.networks import unet
@@ -241,8 +240,7 @@ class RaNEM(LearnedExplainer):
         with torch.autocast(images.device.type, enabled=False):
             for number, name in enumerate(self.fills):
                 rows = (choice == number).nonzero()[:, 0].to(images.device)
-                mean, std = self.explanandum.mean, self.explanandum.std
-                fill[rows] = fill_images(name, images[rows], mean, std, generator)
+                fill[rows] = self.explanandum.fill(name, generator)(images[rows])
         return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks.unsqueeze(2), removed
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional.fills import OwnFill, fill
+from explainers.functional.fills import OwnFill
 from explainers.perturbation import grids
 
 
@@ -61,8 +61,8 @@ class RISE(Explainer):
     @torch.no_grad()
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
-        mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = fill(self.fill, images, mean, std, generator).expand_as(images)
+        generator = self.generator()
+        fills = self.explanandum.fill(self.fill, generator)(images).expand_as(images)
         height, width = images.shape[-2:]
         batches = grids.rise(
             self.masks,

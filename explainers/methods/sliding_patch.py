@@ -9,7 +9,7 @@ from tqdm import tqdm
 from explainers.base import Explainer
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import planes
-from explainers.functional.fills import OwnFill, fill
+from explainers.functional.fills import OwnFill
 
 
 class SlidingPatch(Explainer):
@@ -91,8 +91,7 @@ class SlidingPatch(Explainer):
         patch, stride = self.sizes(height, width)
         rows, columns = (range(0, extent - patch + 1, stride) for extent in (height, width))
         places = [(y, x) for y in rows for x in columns]
-        mean, std, generator = self.explanandum.mean, self.explanandum.std, self.generator()
-        fills = fill(self.fill, images, mean, std, generator).expand_as(images)
+        fills = self.explanandum.fill(self.fill, self.generator())(images).expand_as(images)
         shown = images.new_empty(self.batch_size, *images.shape[1:])
         result = images.new_empty(*classes.shape, len(places))
         # A bar only in terminals, and only for what takes longer than a second.

@@ -10,7 +10,7 @@ from torch import Tensor
 from explainers.base import Explainer
 from explainers.checkpoint import load
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional.fills import OwnFill, fill
+from explainers.functional.fills import OwnFill
 from explainers.optimization import completeness
 from explainers.optimization.snapshots import KeepBest, KeepSteps, Observer
 from explainers.perturbation import responses
@@ -196,8 +196,7 @@ class SLOC(Explainer):
         return seeds
 
     def _fills(self, images: Tensor) -> Tensor:
-        mean, std = self.explanandum.mean, self.explanandum.std
-        fills = fill(self.fill, images, mean, std, self.generator())
+        fills = self.explanandum.fill(self.fill, self.generator())(images)
         return fills.expand(-1, -1, *images.shape[-2:])
 
     def gap(self, sums: PatchSums) -> completeness.Gap:

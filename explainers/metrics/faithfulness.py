@@ -1,7 +1,6 @@
 """Faithfulness: what the classifier says while pixels vanish or appear in the order of the map."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,12 +8,11 @@ from torch import Tensor
 
 from explainers.explanandum.frozen import Explanandum
 from explainers.functional import fills
-from explainers.functional.fills import FillName
+from explainers.functional.fills import Fill, FillName, Inpainted
 from explainers.metrics.base import PerImageMetric
 from explainers.options import check_choices
 from explainers.perturbation import curves
-from explainers.perturbation.curves import Curve, Fill, Order, Responses
-from explainers.perturbation.queue import Inpainted
+from explainers.perturbation.curves import Curve, Order, Responses
 
 Value = Literal["probability", "logit", "hit", "unchanged"]
 
@@ -256,26 +254,15 @@ class CurveAUC(_CurveMetric):
         area = curves.auc(values, self.rule, self.part[0], self.part[1], self.skip_first)
         return {self.names[0]: self.scale * area}
 
-    def _fills(self, images: Tensor, explanandum: Explanandum) -> Sequence[Fill]:
+    def _fills(self, images: Tensor, explanandum: Explanandum) -> list[Tensor | Fill]:
         if self.inpainter is not None:
             return [Inpainted(self.inpainter)]
         bank = fills.read_bank(self.bank, *images.shape[2:]) if self.bank else None
-
-        def draw(pictures: Tensor, seed: int) -> Tensor:
-            return fills.fill(
-                self.fill,
-                pictures,
-                explanandum.mean,
-                explanandum.std,
-                torch.Generator().manual_seed(seed),
-                self.sigma,
-                bank,
-            )
-
         seeds = range(self.seed, self.seed + self.draws)
+        drawn = [explanandum.fill(self.fill, seed, self.sigma, bank) for seed in seeds]
         if self.fill == "images" and bank is None:
-            return [draw(images, seed) for seed in seeds]
-        return [partial(draw, seed=seed) for seed in seeds]
+            return [fill(images) for fill in drawn]
+        return list(drawn)
 
 
 def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:

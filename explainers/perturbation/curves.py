@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from explainers.explanandum.frozen import Explanandum
-from explainers.functional import fills
+from explainers.functional.fills import Fill, FillName, Inpainted
 from explainers.options import check_choices
-from explainers.perturbation.queue import Answers, Inpainted, Queue
+from explainers.perturbation.queue import Answers, Queue
 
 Order = Literal["most", "least"]
 State = tuple[Any, Order | None, int]  # fill, which end of the ranking is replaced, replaced pixels
-
-
-Fill = str | Tensor | Callable[[Tensor], Tensor] | Inpainted
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +30,8 @@ class Curve:
             (value, index), "most" from the end: of equal pixels the later changes first, and one
             order is the exact reverse of the other.
         start: "image": pixels are replaced by the fill; "fill": they are restored from the image.
-        fill: A name of `fills.fill`, a tensor broadcastable to (B, 3, H, W), a function of images
-            (1, 3, H, W), or `Inpainted`. "images" takes another image of the batch. Curves of a
+        fill: A name of `fills.fill` ("images" takes another image of the batch), a tensor
+            broadcastable to (B, 3, H, W), or a `Fill`, which gets images (1, 3, H, W). Curves of a
             call that share a fill must share the name or the object.
         steps: n equal steps; at fraction f the replaced pixels are f H W, rounded down.
         pixels: Changed pixels a step; the last step takes what is left.
@@ -46,7 +43,7 @@ class Curve:
 
     order: Order = "most"
     start: Literal["image", "fill"] = "image"
-    fill: Fill = "mean"
+    fill: FillName | Tensor | Fill = "mean"
     steps: int | None = None
     pixels: int | None = None
     counts: tuple[int, ...] | None = None
@@ -248,21 +245,16 @@ def _walk(
 
 
 def _source(
-    explanandum: Explanandum, images: Tensor, fill: Fill, seed: int
+    explanandum: Explanandum, images: Tensor, fill: FillName | Tensor | Fill, seed: int
 ) -> Callable[[int], Tensor]:
     """From the number of an image to its fill, broadcastable to (3, H, W)."""
-    mean, std = explanandum.mean.to(images), explanandum.std.to(images)
     if isinstance(fill, Inpainted):
+        mean = explanandum.mean.to(images)
         return lambda row: mean[0]
-    if isinstance(fill, str) and fill == "images":
-        fill = fills.fill("images", images, mean, generator=torch.Generator().manual_seed(seed))
+    if isinstance(fill, str):
+        named = explanandum.fill(fill, seed)
+        fill = named(images) if fill == "images" else named
     if isinstance(fill, Tensor):
         whole = fill.to(images).expand(images.shape)
         return lambda row: whole[row]
-    if isinstance(fill, str):
-        name = fill
-        return lambda row: fills.fill(
-            name, images[row : row + 1], mean, std, torch.Generator().manual_seed(seed)
-        )[0]
-    function = fill
-    return lambda row: function(images[row : row + 1])[0]
+    return lambda row: fill(images[row : row + 1])[0]

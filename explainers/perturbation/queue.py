@@ -1,24 +1,11 @@
 """Perturbed images on their way to the classifier, in full batches, and its answers."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from explainers.explanandum.frozen import Explanandum
-
-
-@dataclass(frozen=True, eq=False)
-class Inpainted:
-    """A fill that depends on what is kept.
-
-    Args:
-        inpaint: From images (N, 3, H, W), mean where pixels are missing, and keep masks (N, H, W)
-            of 0 and 1 to completed images (N, 3, H, W); it may change kept pixels too.
-    """
-
-    inpaint: Callable[[Tensor, Tensor], Tensor]
 
 
 class Answers:

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from explainers import Explanandum
 from explainers.functional import smoothing
+from explainers.functional.fills import Inpainted
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve
-from explainers.perturbation.queue import Inpainted
 from tests import planted
 
 
