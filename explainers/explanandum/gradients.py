@@ -1,6 +1,7 @@
 """Maps from the gradients at a classifier's layers, and which layers these are by default."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -96,8 +97,10 @@ def spatial(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tensor:
     return features.as_map(values.movedim(-1, 1) if last else values, size[0] / size[1])
 
 
-def checked_layer(explanandum: Explanandum, layer: str | None) -> str:
-    """The layer's name, or the default's.
+def checked_layer(
+    explanandum: Explanandum, layer: str | None, place: Literal["last", "middle"] = "last"
+) -> str:
+    """The name of the layer, or of the default one at a place; see `default_layer`.
 
     Raises:
         ValueError: If there is no such layer.
@@ -106,23 +109,35 @@ def checked_layer(explanandum: Explanandum, layer: str | None) -> str:
     names = [name for name, _ in explanandum.model.named_modules()]
     if layer is not None and layer not in names:
         raise ValueError(f"no module {layer!r} in the explanandum; its last ones: {names[-8:]}")
-    return default_layer(explanandum) if layer is None else layer
+    return default_layer(explanandum, place) if layer is None else layer
 
 
-def default_layer(explanandum: Explanandum) -> str:
-    """Name of the last layer with spatial features that still lead to the logits.
+def default_layer(explanandum: Explanandum, place: Literal["last", "middle"] = "last") -> str:
+    """Name of the layer that a method looks at unless it is told another.
 
-    The last of `feature_layers` if the explanandum has them; the first norm of the last block of
-    timm's ViTs, as customary (after it only the class token counts); else what a trial image leaves
-    last as a map of more than one pixel before the pooling: layer4 of a ResNet, bn2 of an
-    EfficientNet.
+    "last" is the last layer with spatial features that still lead to the logits: the last of the
+    explanandum's `feature_layers`; the first norm of the last block of timm's ViTs, as customary
+    (after it only the class token counts); else what a trial image leaves last as a map of more
+    than one pixel before the pooling (layer4 of a ResNet, bn2 of an EfficientNet).
+
+    "middle" is the middle one of `feature_layers`, else of timm's stages at strides from 2 on:
+    stride 8 for most CNNs (layer2 of a ResNet), the last block of a ViT's first half.
 
     Raises:
-        ValueError: If there is no such map, or tokens come after it.
+        NotDefinedError: If there is no such layer.
     """
-    model = explanandum.model
-    if explanandum.feature_layers:
-        return explanandum.feature_layers[-1]
+    model, named = explanandum.model, explanandum.feature_layers
+    if place == "middle":
+        info = getattr(model, "feature_info", [])
+        layers = named or [str(level["module"]) for level in info if level["reduction"] >= 2]
+        if not layers:
+            raise NotDefinedError(
+                f"{type(model).__name__} has no known feature pyramid: set layer to the name of a "
+                "module in its middle, as in named_modules()"
+            )
+        return layers[(len(layers) - 1) // 2]
+    if named:
+        return named[-1]
     blocks = list(getattr(model, "blocks", []))
     if blocks and hasattr(blocks[-1], "norm1"):
         return f"blocks.{len(blocks) - 1}.norm1"

@@ -110,20 +110,45 @@ def _other_images(images: Tensor, bank: Tensor | None, generator: torch.Generato
     return images.roll(int(torch.randint(1, len(images), (), generator=generator)), dims=0)
 
 
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
 @cache
-def read_bank(folder: str, height: int, width: int) -> Tensor:
-    """Pictures of a folder in the order of their names, (N, 3, height, width) in [0, 1].
+def read_bank(
+    folder: str,
+    height: int,
+    width: int,
+    count: int | None = None,
+    seed: int = 0,
+    resample: Literal["bicubic", "bilinear"] = "bicubic",
+) -> Tensor:
+    """Pictures of a folder and its sub-folders, (N, 3, height, width) in [0, 1]; kept for later.
+
+    Args:
+        folder: Where the pictures are.
+        height: Rows to which each is resized.
+        width: Columns to which each is resized.
+        count: Number of pictures, drawn at random; None takes all in the order of their names.
+        seed: Seed of the draw.
+        resample: Interpolation.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none, or fewer than `count`.
     """
-    suffixes = (".jpg", ".jpeg", ".png")
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in suffixes)
-    if not paths:
-        raise ValueError(f"no .jpg or .png pictures in {folder!r}")
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in PICTURES)
+    if not paths or len(paths) < (count or 0):
+        raise ValueError(
+            f"{folder!r} holds {len(paths)} pictures ({', '.join(PICTURES)}), "
+            f"expected at least {count or 1}"
+        )
+    if count is not None:
+        drawn = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))
+        paths = [paths[place] for place in drawn[:count].tolist()]
     pictures = []
     for path in paths:
         with Image.open(path) as picture:
-            resized = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+            resized = picture.convert("RGB").resize(
+                (width, height), Image.Resampling[resample.upper()]
+            )
         pictures.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1))
     return torch.stack(pictures).float() / 255

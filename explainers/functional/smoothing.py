@@ -1,14 +1,26 @@
-"""Gaussian smoothing of images."""
+"""Gaussian smoothing of images and maps; the functions differ in what lies beyond the border."""
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
+def gaussian(offsets: Tensor, sigma: float, dim: int = 0) -> Tensor:
+    """Weights of a Gaussian at distances from its center, with sum 1 along `dim`.
+
+    Example:
+        >>> gaussian(torch.tensor([-1.0, 0.0, 1.0]), sigma=1.0)
+        tensor([0.2741, 0.4519, 0.2741])
+    """
+    return (-0.5 * (offsets / sigma) ** 2).softmax(dim=dim)
+
+
 def blur(images: Tensor, kernel_size: int, sigma: float, mean: Tensor) -> Tensor:
     """Gaussian blur of images (B, 3, H, W) whose borders fade to `mean` (1, 3, 1, 1)."""
     taps = torch.arange(kernel_size, device=images.device, dtype=images.dtype) - kernel_size // 2
-    kernel = (-0.5 * (taps / sigma) ** 2).softmax(dim=0).expand(3, 1, 1, -1)
+    kernel = gaussian(taps, sigma).expand(3, 1, 1, -1)
     across = F.conv2d(images - mean, kernel, padding="same", groups=3)
     return F.conv2d(across, kernel.mT, padding="same", groups=3) + mean
 
@@ -35,8 +47,48 @@ def _mirrored_gaussian(size: int, sigma: float) -> Tensor:
     """
     radius = int(4 * sigma + 0.5)
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    weights = (-0.5 * (taps / sigma) ** 2).softmax(dim=0)
+    weights = gaussian(taps, sigma)
     reach = torch.arange(size)[:, None] + taps.long()  # (size, taps): where each output looks
     folded = reach.remainder(2 * size)
     folded = torch.minimum(folded, 2 * size - 1 - folded)
     return (weights * (folded == size // 2)).sum(dim=1).float()
+
+
+def smooth_inside(maps: Tensor, size: int, sigma: float | None = None) -> Tensor:
+    """Smooth maps (B, H, W) by a box of odd side `size`, or by a Gaussian cut to it.
+
+    Beyond the border there is nothing: a weighted mean over the pixels inside the image.
+
+    Example:
+        >>> smooth_inside(torch.tensor([[[0.0, 0.0, 6.0]]]), size=3)
+        tensor([[[0.0000, 2.0000, 3.0000]]])
+    """
+    taps = torch.arange(size, device=maps.device) - size // 2
+    kernel = gaussian(taps, sigma or math.inf).to(maps)
+
+    def weighted(values: Tensor) -> Tensor:
+        across = F.conv2d(values, kernel.view(1, 1, 1, -1), padding="same")
+        return F.conv2d(across, kernel.view(1, 1, -1, 1), padding="same")
+
+    return (weighted(maps[:, None]) / weighted(torch.ones_like(maps[:1, None])))[:, 0]
+
+
+def smooth_mirrored(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian mean of maps (..., h, w), cut at 2 sigma, borders mirrored; sigma 0 changes nothing.
+
+    Constant maps stay as they are.
+    """
+    if sigma == 0:
+        return maps
+    down, across = (_mirroring(length, sigma).to(maps) for length in maps.shape[-2:])
+    return down @ maps @ across.mT
+
+
+def _mirroring(length: int, sigma: float) -> Tensor:
+    """Matrix (length, length) that smooths a row, mirrored about its outer places."""
+    radius, period = round(2 * sigma), max(1, 2 * (length - 1))
+    taps = torch.arange(-radius, radius + 1)
+    folded = (torch.arange(length)[:, None] + taps).remainder(period)
+    places = F.one_hot(torch.minimum(folded, period - folded), length)  # (length, taps, length)
+    weights = gaussian(taps, sigma)
+    return (weights[:, None] * places).sum(dim=1)

@@ -20,7 +20,7 @@ class GradCAM(Explainer):
 
     Args:
         explanandum: The classifier to explain.
-        layer: Module name of the features in `frozen.model`; None takes `default_layer`.
+        layer: Module name of the features in `explanandum.model`; None takes `default_layer`.
         seed: Unused; every method has one.
 
     Raises:
@@ -54,7 +54,7 @@ class GradCAMPlusPlus(Explainer):
 
     Args:
         explanandum: The classifier to explain.
-        layer: Module name of the features in `frozen.model`; None takes `default_layer`.
+        layer: Module name of the features in `explanandum.model`; None takes `default_layer`.
         eps: None is as above. A number repeats pytorch-grad-cam, which adds 1e-6 to a denominator
             of squared gradients: it is not small beside them, and signed sums S stay signed.
         seed: Unused; every method has one.

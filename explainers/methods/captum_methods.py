@@ -1,15 +1,14 @@
 """Gradient methods of the captum library under our contract; install the extra `baselines`."""
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
+from explainers.functional.smoothing import smooth_inside
 
 Score = Literal["logit", "probability"]
 
@@ -67,7 +66,7 @@ class Saliency(Explainer):
         method = attr.Saliency(_scores(self.explanandum, self.score))
         sizes: Tensor = method.attribute(inputs, target=classes).detach()  # (B, 3, H, W)
         maps = {"max": sizes.amax(1), "mean": sizes.mean(1), "sum": sizes.sum(1)}[self.channels]
-        return smoothed(maps, self.smooth, self.sigma)
+        return smooth_inside(maps, self.smooth, self.sigma)
 
 
 class IntegratedGradients(Explainer):
@@ -138,25 +137,6 @@ class IntegratedGradients(Explainer):
         if self.channels == "sum_abs":
             return parts.abs().sum(dim=1)
         return parts.sum(dim=1) if self.channels == "sum" else parts.mean(dim=1).clamp(min=0)
-
-
-def smoothed(maps: Tensor, size: int, sigma: float | None = None) -> Tensor:
-    """Smooth maps (B, H, W) by a box of odd side `size`, or by a Gaussian cut to it.
-
-    Beyond the border there is nothing: a weighted mean over the pixels inside the image.
-
-    Example:
-        >>> smoothed(torch.tensor([[[0.0, 0.0, 6.0]]]), size=3)
-        tensor([[[0.0000, 2.0000, 3.0000]]])
-    """
-    taps = torch.arange(size, device=maps.device) - size // 2
-    kernel = (-0.5 * (taps / (sigma or math.inf)) ** 2).softmax(dim=0).to(maps)
-
-    def weighted(values: Tensor) -> Tensor:
-        across = F.conv2d(values, kernel.view(1, 1, 1, -1), padding="same")
-        return F.conv2d(across, kernel.view(1, 1, -1, 1), padding="same")
-
-    return (weighted(maps[:, None]) / weighted(torch.ones_like(maps[:1, None])))[:, 0]
 
 
 def _scores(explanandum: Explanandum, score: str) -> Callable[[Tensor], Tensor]:

@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.base import Explainer
-from explainers.explanandum.features import NotDefinedError
 from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum.gradients import checked_layer
 from explainers.explanandum.neurons import FeatureStatistics, Grid, from_neurons, on_map, to_neurons
 from explainers.explanandum.taps import replaced
 from explainers.functional.losses import log_odds
 from explainers.functional.planes import resize
+from explainers.functional.smoothing import smooth_mirrored
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
@@ -43,7 +44,7 @@ class IBA(Explainer):
 
     Args:
         explanandum: The classifier to explain.
-        layer: Module name of the layer in `frozen.model`; None takes `default_layer`.
+        layer: Module name of the layer in `explanandum.model`; None takes `default_layer`.
         relu: The layer's features are never negative: mixtures are cut off at 0. None: if no image
             of the statistics had a negative one.
         beta: Price of information in units of the cross-entropy, per mean nat of a feature.
@@ -90,10 +91,7 @@ class IBA(Explainer):
             )
         if min(beta, sigma) < 0:
             raise ValueError(f"beta and sigma must not be negative, got {beta} and {sigma}")
-        self.layer = default_layer(explanandum) if layer is None else layer
-        names = [name for name, _ in explanandum.model.named_modules() if name]
-        if self.layer not in names:
-            raise ValueError(f"no module {self.layer!r} in the explanandum; it has {names}")
+        self.layer = checked_layer(explanandum, layer, "middle")
         self.relu, self.beta, self.steps, self.lr, self.samples = relu, beta, steps, lr, samples
         self.start, self.sigma, self.least_std = start, sigma, least_std
         self.images, self.pairs = images, pairs
@@ -126,7 +124,7 @@ class IBA(Explainer):
         shown = images.repeat_interleave(self.samples, dim=0)
 
         def noise_share(alpha: Tensor) -> Tensor:  # 1 - lambda, exact where lambda is near 1
-            return on_map((-alpha).sigmoid(), grid, lambda maps: smooth(maps, self.sigma))
+            return on_map((-alpha).sigmoid(), grid, lambda maps: smooth_mirrored(maps, self.sigma))
 
         def objective(alpha: Tensor, step: int) -> Tensor:
             noise = torch.randn(self.samples, *normal.shape[1:], generator=generator).to(normal)
@@ -201,25 +199,6 @@ class IBA(Explainer):
         return found[0]
 
 
-def default_layer(explanandum: Explanandum) -> str:
-    """Name of the middle one of the layers that make the feature pyramid.
-
-    Of `feature_layers` if the explanandum has them, else of timm's, at strides from 2 on: stride 8
-    for most CNNs (layer2 of a ResNet, as published), the last block of a ViT's first half.
-
-    Raises:
-        NotDefinedError: If neither is known.
-    """
-    info = getattr(explanandum.model, "feature_info", [])
-    strided = [level["module"] for level in info if level["reduction"] >= 2]
-    if not (layers := explanandum.feature_layers or strided):
-        raise NotDefinedError(
-            f"{type(explanandum.model).__name__} has no known feature pyramid: set layer to the "
-            "name of a module in its middle, as in named_modules()"
-        )
-    return str(layers[(len(layers) - 1) // 2])
-
-
 def information(normal: Tensor, share: Tensor) -> Tensor:
     """KL(N((1 - s) x, s^2) || N(0, 1)) in nats, of normalised features x and noise shares s.
 
@@ -229,27 +208,6 @@ def information(normal: Tensor, share: Tensor) -> Tensor:
     """
     share = share.clamp(min=torch.finfo(share.dtype).tiny)
     return (((1 - share) * normal).square() + share.square() - 1) / 2 - share.log()
-
-
-def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian mean of maps (..., h, w), cut at 2 sigma, borders mirrored; sigma 0 changes nothing.
-
-    Constant maps stay as they are.
-    """
-    if sigma == 0:
-        return maps
-    down, across = (_mirrored(length, sigma).to(maps) for length in maps.shape[-2:])
-    return down @ maps @ across.mT
-
-
-def _mirrored(length: int, sigma: float) -> Tensor:
-    """Matrix (length, length) that smooths a row, mirrored about its outer places."""
-    radius, period = round(2 * sigma), max(1, 2 * (length - 1))
-    taps = torch.arange(-radius, radius + 1)
-    folded = (torch.arange(length)[:, None] + taps).remainder(period)
-    places = F.one_hot(torch.minimum(folded, period - folded), length)  # (length, taps, length)
-    weights = (-0.5 * (taps / sigma).square()).softmax(dim=0)
-    return (weights[:, None] * places).sum(dim=1)
 
 
 def _total(maps: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from explainers.functional import masking
 from explainers.functional.fills import OwnFill
 from explainers.functional.losses import variation
 from explainers.functional.planes import resize
+from explainers.functional.smoothing import gaussian
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
@@ -186,8 +187,8 @@ def blurred_discs(size: int) -> Tensor:
     reach, side = 40, 224
     line = torch.arange(-reach, side + reach, dtype=torch.float64)
     centres = (torch.arange(size, dtype=torch.float64) + 0.5) * side / size - 0.5
-    gaussian = (-0.5 * ((centres[:, None] - line) / 10) ** 2).softmax(dim=1)
+    blurring = gaussian(centres[:, None] - line, sigma=10, dim=1)
     squares = (line - (side - 1) / 2) ** 2
     radii = torch.arange(0, 175, 5)[:, None, None]
     discs = (squares[:, None] + squares < radii**2).double()
-    return (gaussian @ discs @ gaussian.mT).float()
+    return (blurring @ discs @ blurring.mT).float()

@@ -1,19 +1,16 @@
 """Completeness and soundness: maps of every label are judged, not only of the right one."""
 
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
+from explainers.functional.fills import read_bank
 from explainers.metrics.base import PerImageMetric, exact
 from explainers.options import check_choices
 from explainers.perturbation import curves
-
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def completeness(area: Tensor, clean: Tensor, alpha: float = 1.0, epsilon1: float = 0.01) -> Tensor:
@@ -59,26 +56,6 @@ def gaussian_ranks(maps: Tensor) -> Tensor:
     order = outer[flat[:, outer].argsort(dim=1, stable=True)]
     places = torch.arange(flat.shape[1], dtype=torch.float64).expand_as(flat)
     return torch.zeros_like(flat).scatter_(1, order, places).view(maps.shape)
-
-
-def read_bank(folder: str, count: int, size: tuple[int, int], seed: int) -> Tensor:
-    """Pictures drawn from a folder, (count, 3, H, W) in [0, 1], resized to `size`; the same always.
-
-    Raises:
-        ValueError: If the folder holds fewer pictures.
-    """
-    from PIL import Image
-
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES)
-    if len(paths) < count:
-        raise ValueError(f"{folder!r} holds {len(paths)} pictures, fewer than the {count} draws")
-    drawn = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))[:count]
-    pictures = []
-    for place in drawn.tolist():
-        with Image.open(paths[place]) as file:
-            picture = file.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
-        pictures.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255)
-    return torch.stack(pictures)
 
 
 class CompletenessSoundness(PerImageMetric):
@@ -150,7 +127,6 @@ class CompletenessSoundness(PerImageMetric):
         self.alpha, self.beta, self.epsilon1 = alpha, beta, epsilon1
         self.replacement, self.bank, self.draws, self.seed = replacement, bank, draws, seed
         self.ties, self.top, self.batch_size = ties, top, batch_size
-        self._fills: dict[tuple[int, int], list[Tensor]] = {}
 
     def score(
         self, images: Tensor, logits: Tensor, explanandum: Explanandum, explainer: Any
@@ -193,7 +169,5 @@ class CompletenessSoundness(PerImageMetric):
     def _fill(self, images: Tensor) -> list[Any]:
         if self.bank is None:
             return ["mean"]
-        size = (images.shape[2], images.shape[3])
-        if size not in self._fills:
-            self._fills = {size: list(read_bank(self.bank, self.draws, size, self.seed))}
-        return self._fills[size]
+        height, width = images.shape[-2:]
+        return list(read_bank(self.bank, height, width, self.draws, self.seed, "bilinear"))

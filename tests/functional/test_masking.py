@@ -83,9 +83,19 @@ def test_a_bank_is_a_folder_of_pictures(tmp_path):
     for name, level in (("b.png", 255), ("a.png", 51)):
         Image.new("RGB", (4, 6), (level, 0, 0)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (3, 5), (0, 0, 102)).save(tmp_path / "sub" / "c.png")
     bank = fills.read_bank(str(tmp_path), 3, 5)
-    assert bank.shape == (2, 3, 3, 5)
-    torch.testing.assert_close(bank.mean(dim=(2, 3)), torch.tensor([[0.2, 0, 0], [1.0, 0, 0]]))
+    assert bank.shape == (3, 3, 3, 5)
+    torch.testing.assert_close(
+        bank.mean(dim=(2, 3)), torch.tensor([[0.2, 0, 0], [1.0, 0, 0], [0, 0, 0.4]])
+    )
+    drawn = fills.read_bank(str(tmp_path), 3, 5, count=2, seed=1, resample="bilinear")
+    assert drawn.shape == (2, 3, 3, 5)
+    assert all(any(torch.equal(one, known) for known in bank) for one in drawn)
+    assert not torch.equal(drawn[0], drawn[1])
+    with pytest.raises(ValueError, match=r"holds 3 pictures .* expected at least 4"):
+        fills.read_bank(str(tmp_path), 3, 5, count=4)
 
 
 def test_impossible_fills_say_why(tmp_path):
@@ -100,5 +110,5 @@ def test_impossible_fills_say_why(tmp_path):
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message):
             fills.fill(images=images, mean=MEAN, **arguments)
-    with pytest.raises(ValueError, match="pictures in"):
+    with pytest.raises(ValueError, match="holds 0 pictures"):
         fills.read_bank(str(tmp_path), 2, 2)

@@ -4,7 +4,8 @@ from torch import nn
 
 from explainers import Explanandum
 from explainers.functional.masking import minmax
-from explainers.methods.captum_methods import IntegratedGradients, Saliency, smoothed
+from explainers.functional.smoothing import smooth_inside
+from explainers.methods.captum_methods import IntegratedGradients, Saliency
 from tests import planted
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.5]
@@ -70,19 +71,19 @@ def test_smoothing_by_hand_and_by_its_kernels():
     spike[0, 4, 4] = 9
     box = torch.zeros(9, 9)
     box[3:6, 3:6] = 1
-    torch.testing.assert_close(smoothed(spike, 3)[0], box)
+    torch.testing.assert_close(smooth_inside(spike, 3)[0], box)
     tap = torch.tensor([-1.0, 0.0, 1.0]).square().mul(-0.5).exp()
     tap /= tap.sum()
-    torch.testing.assert_close(smoothed(spike, 3, 1.0)[0, 3:6, 3:6], 9 * tap[:, None] * tap)
+    torch.testing.assert_close(smooth_inside(spike, 3, 1.0)[0, 3:6, 3:6], 9 * tap[:, None] * tap)
     flat = torch.full((2, 6, 4), 3.0)
-    torch.testing.assert_close(smoothed(flat, 11, 5.0), flat)  # no border
-    assert torch.equal(smoothed(spike, 1), spike)
+    torch.testing.assert_close(smooth_inside(flat, 11, 5.0), flat)  # no border
+    assert torch.equal(smooth_inside(spike, 1), spike)
 
 
 def test_smooth_saliency_is_the_saliency_smoothed(linear, images):
     raw = Saliency(linear).attribute(images, FIRST)
     found = Saliency(linear, smooth=3, sigma=2.0).attribute(images, FIRST)
-    torch.testing.assert_close(found, smoothed(raw, 3, 2.0))
+    torch.testing.assert_close(found, smooth_inside(raw, 3, 2.0))
 
 
 @pytest.mark.parametrize("baseline", ["mean", "black"])

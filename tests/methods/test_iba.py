@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 import explainers
 from explainers import Explanandum
 from explainers.explanandum.features import NotDefinedError
-from explainers.methods.iba import IBA, default_layer, information, smooth
+from explainers.explanandum.gradients import default_layer
+from explainers.functional.smoothing import smooth_mirrored
+from explainers.methods.iba import IBA, information
 from tests import planted
 
 
@@ -114,10 +116,10 @@ def test_smoothing_is_a_mirrored_gaussian_of_five_by_five():
     kernel = torch.exp(-(taps[:, None] ** 2 + taps**2) / 2)
     kernel = (kernel / kernel.sum()).expand(3, 1, 5, 5)
     expected = F.conv2d(F.pad(maps, (2, 2, 2, 2), mode="reflect"), kernel, groups=3)
-    torch.testing.assert_close(smooth(maps, 1.0), expected)
-    assert smooth(maps, 0.0) is maps
+    torch.testing.assert_close(smooth_mirrored(maps, 1.0), expected)
+    assert smooth_mirrored(maps, 0.0) is maps
     for size in ((1, 1), (2, 1), (2, 3)):  # too small for a padding of two
-        torch.testing.assert_close(smooth(torch.ones(size), 1.0), torch.ones(size))
+        torch.testing.assert_close(smooth_mirrored(torch.ones(size), 1.0), torch.ones(size))
 
 
 def literal(explanandum, image, label, known, steps, samples, beta, seed):
@@ -300,7 +302,7 @@ def test_a_fit_ends_when_it_has_seen_enough(tmp_path):
 def test_default_layers_of_timm_and_a_map_from_each(name, layer):
     torch.manual_seed(0)
     explanandum = Explanandum(name, num_classes=4)
-    assert default_layer(explanandum) == layer
+    assert default_layer(explanandum, "middle") == layer
     method = IBA(explanandum, steps=2, samples=2)
     size = tuple(explanandum.input_size)
     method.estimate(photographs(4, size=size))
@@ -312,9 +314,9 @@ def test_default_layers_of_timm_and_a_map_from_each(name, layer):
 
 
 def test_the_middle_of_named_layers_is_the_default():
-    assert default_layer(planted.explanandum()) == "stages.1"
+    assert default_layer(planted.explanandum(), "middle") == "stages.1"
     with pytest.raises(NotDefinedError, match="set layer"):
-        default_layer(corner())
+        default_layer(corner(), "middle")
 
 
 def test_without_statistics_it_says_how_to_get_them():

@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from explainers.base import Explainer
+from explainers.functional.fills import read_bank
 from explainers.methods.constant import Constant
 from explainers.metrics.soundness import (
     CompletenessSoundness,
     completeness,
     gaussian_ranks,
-    read_bank,
     soundness,
 )
 from tests import planted
@@ -146,7 +146,7 @@ def test_random_images_are_averaged(bank):
     images, _ = planted.scenes(2, (8, 8))
     explainer = Quadrants(planted.explanandum())
     found = measure(explainer, images, replacement="images", bank=bank, draws=3, seed=1, top=1)
-    fills = read_bank(bank, 3, (8, 8), seed=1)
+    fills = read_bank(bank, 8, 8, 3, seed=1, resample="bilinear")
     assert len({fill.mean().item() for fill in fills}) == 3
     maps = planted.quadrant_masks(8, 8)[:2]
     areas = [
@@ -160,16 +160,6 @@ def test_random_images_are_averaged(bank):
     torch.testing.assert_close(found["Completeness"], expected, rtol=1e-5, atol=1e-7)
     alone = measure(explainer, images[1:], replacement="images", bank=bank, draws=3, seed=1, top=1)
     torch.testing.assert_close(alone["Completeness"], found["Completeness"][1:])
-
-
-def test_a_bank_is_read_in_the_same_way_always(bank):
-    pictures = read_bank(bank, 5, (4, 3), seed=0)
-    assert pictures.shape == (5, 3, 4, 3)
-    values = sorted(round(255 * p.mean().item()) for p in pictures)
-    assert values == [0, 50, 100, 150, 200]
-    assert torch.equal(pictures[:2], read_bank(bank, 2, (4, 3), seed=0))
-    with pytest.raises(ValueError, match="holds 5 pictures, fewer than the 6 draws"):
-        read_bank(bank, 6, (4, 3), seed=0)
 
 
 def test_sigmoid_classifiers_are_judged_by_their_own_probabilities():
