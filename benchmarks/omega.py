@@ -106,7 +106,7 @@ def training_step(model: str, rounds: int, batch: int, layouts: list[str]) -> No
     for layout in layouts:
         form = getattr(torch, layout)
         method = RaNEM(Explanandum(model), samples=SAMPLES).to(memory_format=form)
-        shared = RaNEM(method.explanandum, samples=SAMPLES, shared_noise=True)
+        shared = RaNEM(method.explanandum, samples=SAMPLES, selection={"shared_noise": True})
         shared.network = method.network
         laid, shown = images.to(memory_format=form), masked.to(memory_format=form)
         contenders |= {

@@ -72,7 +72,7 @@ def overhead(rounds: int, images: int) -> None:
         method = SLOC(
             plain(Seen(), Free),
             MASKS,
-            probability=0.5,
+            patches={"probability": 0.5},
             batch_size=BATCH,
             channels_last=channels_last,
         )
@@ -108,7 +108,7 @@ def over_floor(rounds: int, masks: int) -> None:
             explanandum(images)
 
     rise = RISE(explanandum, masks, batch_size=BATCH, channels_last=True)
-    sloc = SLOC(explanandum, masks, probability=0.5, batch_size=BATCH)
+    sloc = SLOC(explanandum, masks, {"probability": 0.5}, batch_size=BATCH)
     # Each: the run, its forward passes, and the layout of its batches.
     runs = {"RISE": (rise, masks, "channels_last"), "SLOC": (sloc, masks + 2, "channels_last")}
     seconds = interleaved(
@@ -145,7 +145,7 @@ def forwards(images: int) -> None:
 def solve(rounds: int, images: int) -> None:
     """Loss and CPU time of the solvers on the same responses of several images."""
     brightness = torch.linspace(0.7, 1.0, images)[:, None, None, None]
-    method = SLOC(plain(Seen()), MASKS, probability=0.5, batch_size=BATCH)
+    method = SLOC(plain(Seen()), MASKS, {"probability": 0.5}, batch_size=BATCH)
     pictures = brightness.expand(-1, 3, SIZE, SIZE)
     whole, (part,) = method.measure(pictures, FIRST.expand(images, 1))
     gap, responses = method.gap(part.sums), part.responses[:, 0]

@@ -2,7 +2,8 @@
 
 from explainers.base import Explainer
 from explainers.checkpoint import load
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.learned import LearnedExplainer
 
-__all__ = ["Explainer", "Explanandum", "LearnedExplainer", "load"]
+__all__ = ["Explainer", "Explanandum", "LearnedExplainer", "__version__", "load"]
+__version__ = "0.1.0"

@@ -1,8 +1,10 @@
-"""The contract of every explanation method, and the base of the trained ones."""
+"""The contract of every explanation method."""
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainers import files
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
-from explainers.options import check_choices
+from explainers.options import Group, check_choices, complete
 
 
 class Explainer(LightningModule, ABC):
@@ -24,11 +26,19 @@ class Explainer(LightningModule, ABC):
     Args:
         explanandum: The frozen classifier to explain.
         seed: Seed of all randomness of the method.
+
+    Raises:
+        ValueError: If an argument with a `Literal` type has none of its values.
     """
 
     is_mask = False  # True promises maps in [0, 1]; False promises only an order
     class_specific = True  # False: the map does not depend on the target
-    needs: tuple[str, ...] = ()  # of "features", "attention", "gradients", "masks"
+    needs_gradients = False  # True: differentiates the explanandum at each explanation
+    needs_masks = False  # True: has to `observe` the object masks of the images it explains
+    speed_only: tuple[str, ...] = ()  # arguments that change speed and memory, but no map
+    quick: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # arguments of a cheap run that still finds a planted truth
 
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__()
@@ -50,17 +60,21 @@ class Explainer(LightningModule, ABC):
         """
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, `classes` (B, k) int64."""
+        """Maps (B, k, H, W) of several classes of each image, `classes` (B, k) int64."""
         one_hot = F.one_hot(classes, self.explanandum.num_classes).bool()  # (B, k, K)
         return torch.stack(
             [self.attribute(images, targets) for targets in one_hot.unbind(1)], dim=1
         )
 
+    def observe(self, batch: dict[str, Any]) -> None:
+        """See the whole batch before its images are explained; most methods ignore it."""
+
     def merged_map(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) of whole targets (B, K), for methods whose work is `class_maps`.
 
-        One class gives its map as it is. Several give the pixelwise maximum of their maps, which
-        are min-maxed first unless they are masks. None gives 0.
+        The map of one class is returned as it is. The map of several classes is the pixelwise
+        maximum of their maps, which are min-maxed first unless they are masks. A target without a
+        class gives a map of zeros.
         """
         self.check_inputs(images, targets)
         merged = torch.zeros_like(images[:, 0])
@@ -86,6 +100,15 @@ class Explainer(LightningModule, ABC):
                 f"from class indices: F.one_hot(indices, {expected[1]}).bool()"
             )
 
+    def complete(self, name: str, defaults: Group) -> Group:
+        """The options of a group argument, with defaults for those not given; they are stored so.
+
+        A later default then never changes an old checkpoint.
+        """
+        options: Group = complete(self.hparams[name], defaults)
+        self.hparams[name] = dict(options)
+        return options
+
     def generator(self) -> torch.Generator:
         """A fresh generator seeded by `seed`, on the CPU: the same numbers on every device."""
         return torch.Generator().manual_seed(self.seed)
@@ -108,12 +131,9 @@ class Explainer(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds this explainer, and drop where its weights once came from."""
-        sources = {"pretrained": False, "backbone_weights": None}
         accepted = inspect.signature(type(self)).parameters  # Lightning adds those of base classes
         hparams = {name: value for name, value in self.hparams.items() if name in accepted}
-        checkpoint["hyper_parameters"] = hparams | {
-            k: v for k, v in sources.items() if k in hparams
-        }
+        checkpoint["hyper_parameters"] = _without_sources(hparams)
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
@@ -132,8 +152,8 @@ class Explainer(LightningModule, ABC):
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls,
-        checkpoint_path: str,
-        map_location: Any = None,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
         explanandum: Explanandum | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -141,21 +161,41 @@ class Explainer(LightningModule, ABC):
 
         Args:
             checkpoint_path: A file written by a fit.
-            map_location: Device, as for `torch.load`.
+            map_location: Device of the explainer.
             explanandum: Needed only if the checkpoint's was an `nn.Module` of your own.
             **kwargs: Init arguments to change.
 
         Raises:
-            ValueError: If the explanandum was a module of your own and is not passed.
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no checkpoint of an explainer, or its explanandum was a module of
+                your own and is not passed.
         """
+        checkpoint = files.read_explainer(checkpoint_path)
+        return cls.restore(checkpoint, str(checkpoint_path), explanandum, **kwargs).to(map_location)
+
+    @classmethod
+    def restore(
+        cls, checkpoint: dict[str, Any], path: str, explanandum: Explanandum | None, **changes: Any
+    ) -> Self:
+        """Build the explainer of a checkpoint that has been read already; see above."""
         if explanandum is None:
-            config = files.read_checkpoint(checkpoint_path)["explanandum"]
+            config = checkpoint["explanandum"]
             if config["model"] is None:
                 raise ValueError(
-                    f"{checkpoint_path} explains a module of your own, which it cannot rebuild: "
+                    f"{path} explains a module of your own, which it cannot rebuild: "
                     "pass load_from_checkpoint(path, explanandum=Explanandum(your_module, ...))"
                 )
             explanandum = Explanandum(**config)
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location=map_location, explanandum=explanandum, **kwargs
-        )
+        explainer = cls(explanandum, **{**checkpoint["hyper_parameters"], **changes})
+        explainer.on_load_checkpoint(checkpoint)
+        explainer.load_state_dict(checkpoint["state_dict"])
+        return explainer
+
+
+def _without_sources(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments, nested ones too, that neither download nor read weights when used again."""
+    cleared = {"pretrained": False, "backbone_weights": None}
+    return {
+        name: _without_sources(value) if isinstance(value, Mapping) else cleared.get(name, value)
+        for name, value in arguments.items()
+    }

@@ -1,29 +1,117 @@
-"""An explainer from a checkpoint file."""
+"""Explainers from checkpoint files: their class, and whether they explain the same classifier."""
 
+import hashlib
 import importlib
+from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from explainers import files
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
 
 
-def load(path: str, map_location: Any = None, explanandum: Explanandum | None = None) -> Explainer:
+def load(
+    path: str | Path, map_location: Any = "cpu", explanandum: Explanandum | None = None
+) -> Explainer:
     """A ready explainer, in eval mode, from a checkpoint of any method.
 
     Args:
         path: A checkpoint file written by a fit.
-        map_location: Device, as for `torch.load`.
+        map_location: Device of the explainer.
         explanandum: Needed only if the checkpoint's was an `nn.Module` of your own.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint of an explainer, or its explanandum was a module of your
+            own and is not passed.
     """
-    module, _, name = class_path(path).rpartition(".")
-    cls: type[Explainer] = getattr(importlib.import_module(module), name)
-    return cls.load_from_checkpoint(path, map_location=map_location, explanandum=explanandum).eval()
+    checkpoint = files.read_explainer(path)
+    kind = explainer_class(checkpoint["class_path"])
+    return kind.restore(checkpoint, str(path), explanandum).eval().to(map_location)
 
 
-def class_path(path: str) -> str:
-    """Import path of the explainer class in a checkpoint file."""
-    checkpoint = files.read_checkpoint(path)
-    if "class_path" not in checkpoint or "explanandum" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of an explainer")
-    return str(checkpoint["class_path"])
+def load_beside(explanandum: Explanandum, path: str) -> Explainer:
+    """The explainer of a checkpoint, on an explanandum that must be the one it explains.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it explains another classifier.
+    """
+    checkpoint = files.read_explainer(path)
+    if not explains(checkpoint, explanandum):
+        raise ValueError(
+            f"{path} explains another classifier than the module under test; "
+            "score it in a run of its own"
+        )
+    kind = explainer_class(checkpoint["class_path"])
+    return kind.restore(checkpoint, path, explanandum).eval()
+
+
+def explainer_class(class_path: str) -> type[Explainer]:
+    """The class of a method by its import path.
+
+    Raises:
+        ValueError: If there is no such explainer.
+    """
+    module, _, name = class_path.rpartition(".")
+    kind = getattr(importlib.import_module(module), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Explainer)):
+        raise ValueError(f"{class_path} is no Explainer")
+    return kind
+
+
+def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
+    """Whether an explainer's checkpoint is about this very classifier.
+
+    The same classifier has equal weights, classes, mean, std and kind of probability. A checkpoint
+    without the weights is compared by those that its own arguments find.
+    """
+    config, own = checkpoint["explanandum"], explanandum.config
+    if any(config[key] != own[key] for key in ("classes", "mean", "std", "multi_label")):
+        return False
+    stored = {
+        name.removeprefix("explanandum."): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("explanandum.")
+    }
+    if not stored and config["model"] is None:
+        return True  # a module of the user's own, whose weights are nowhere else
+    stored = stored or Explanandum(**config).state_dict()
+    weights = explanandum.state_dict()
+    return stored.keys() == weights.keys() and all(
+        torch.equal(value, weights[name].cpu()) for name, value in stored.items()
+    )
+
+
+def fingerprint(module: nn.Module, leave_out: str | None = None) -> str:
+    """Short hash of a module's weights, without those whose name starts with `leave_out`."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if leave_out is None or not name.startswith(leave_out):
+            digest.update(name.encode())
+            digest.update(
+                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
+    return digest.hexdigest()[:16]
+
+
+def plain_config(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
+    """Class path and init arguments of the module in a checkpoint, as a config file gives them.
+
+    Raises:
+        ValueError: If its explanandum cannot be rebuilt.
+    """
+    config = checkpoint["explanandum"]
+    if config["model"] is None:
+        raise ValueError(
+            f"{path} explains an nn.Module of your own: give the explanandum a model "
+            "package.module:callable instead"
+        )
+    explanandum = {"class_path": "explainers.Explanandum", "init_args": config}
+    return {
+        "class_path": checkpoint["class_path"],
+        "init_args": {**checkpoint["hyper_parameters"], "explanandum": explanandum},
+    }

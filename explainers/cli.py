@@ -1,53 +1,53 @@
 """The command line of `train.py` and `evaluate.py`: LightningCLI with one-line errors."""
 
 import argparse
-import difflib
-import importlib
-import inspect
 import logging
 import os
-import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from explainers import files
+from explainers import configfiles, files
 from explainers.base import Explainer
 from explainers.callbacks.progress import CloseBars
+from explainers.callbacks.save import SaveMaps
+from explainers.callbacks.score import Score
+from explainers.checkpoint import plain_config
 from explainers.explanandum.classifier import Classifier
+from explainers.messages import one_line
 
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 
-# jsonargparse's account of a value of a wrong type, for one type or for several.
-WRONG_TYPE = re.compile(
-    r'Parser key "(?P<key>[\w.]+)":\s+(?:'
-    r"Expected a (?P<type>(?:<class|typing).*?)\. Got value: (?P<got>.*?)(?:\. Got value: .*)?$"
-    r"|Does not validate .*\s+Subtypes: \[(?P<types>.*)\]\s+"
-    r"Errors:(?:\s+- Expected a (?:<class|typing).*)+\s+"
-    r"Given value type: .*\s+Given value: (?P<given>.*))",
-    re.MULTILINE,
-)
-
-
 class CLI(LightningCLI):
-    """LightningCLI over any method and data set; of several `-c` files, later ones win."""
+    """LightningCLI over any method and data set.
 
-    commands: tuple[str, ...] = ("fit", "validate")
-    save_config: type[SaveConfigCallback] | None = SaveConfigCallback
+    Configuration files are merged key by key, later ones win, and flags win over all files. `score`
+    and `save` are groups of the command line: callbacks that only `test` and `predict` build, and
+    only if `trainer.callbacks` holds none of their class.
+    """
+
+    commands: ClassVar[Sequence[str]] = ("fit", "validate")
+    # group of the command line -> its callback, and the only command that builds it
+    groups: ClassVar = {"score": (Score, "test"), "save": (SaveMaps, "predict")}
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
+        words = list(sys.argv[1:] if args is None else args)
+        self.trains = bool(words) and words[0] == "fit"
         super().__init__(
             LightningModule,
             LightningDataModule,
-            save_config_callback=self.save_config,
+            # Score writes its settings beside its scores.
+            save_config_callback=SaveConfigCallback if self.trains else None,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "inference_mode": False,  # explanations take gradients
@@ -57,12 +57,17 @@ class CLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             load_from_checkpoint_support=False,  # our modules write their own plain arguments
-            args=None if args is None else list(args),
+            args=words,
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that raises, so that `main` can say in one line what is wrong."""
         return super().init_parser(**kwargs | {"exit_on_error": False})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the groups."""
+        for name, (callback, _) in self.groups.items():
+            parser.add_class_arguments(callback, name, instantiate=False, sub_configs=True)
 
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
@@ -70,6 +75,37 @@ class CLI(LightningCLI):
         return {
             name: skip for name, skip in LightningCLI.subcommands().items() if name in cls.commands
         }
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Merge the configuration files into one, which the parser reads before the flags."""
+        if not args or args[0] not in self.commands:
+            super().parse_arguments(parser, args)
+            return
+        paths, flags = configfiles.split(args[1:])
+        root = _flag(flags, "trainer.default_root_dir")
+        merged = configfiles.combine(paths, self.base_config(flags), root)
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+            yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
+            file.flush()
+            first = ["--config", file.name] if merged else []
+            super().parse_arguments(parser, [args[0], *first, *flags])
+
+    def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
+        """What the configuration files change; nothing here."""
+        return {}
+
+    def before_instantiate_classes(self) -> None:
+        """Leave out the groups of other commands, and what Lightning says at every start."""
+        config = self.config[self.subcommand]
+        listed = config.trainer.callbacks or []
+        for name, (callback, command) in self.groups.items():
+            held = {str(entry.class_path).rpartition(".")[2] for entry in listed}
+            if self.subcommand != command or callback.__name__ in held:
+                del config[name]
+        rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+        rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
+        for message in (".*LeafSpec.*", ".*does not have many workers.*", "Found .* in eval mode"):
+            warnings.filterwarnings("ignore", message)
 
     def instantiate_classes(self) -> None:
         """Build everything; refuse to fit what has nothing to learn."""
@@ -85,46 +121,43 @@ class CLI(LightningCLI):
         if not any(list(Path(folder).glob("*.ckpt")) for folder in folders if folder):
             warnings.filterwarnings("ignore", "Checkpoint directory")
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with the callbacks of its list and of this command's groups."""
+        used = self._get(self.config_init, "trainer", default={})
+        groups = {name: self._get(self.config_init, name) for name in self.groups}
+        built = [self.groups[n][0](**given) for n, given in groups.items() if given is not None]
+        return self._instantiate_trainer({**used, **kwargs}, built)
+
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as given: a checkpoint never overrules the command line."""
-
-    def before_instantiate_classes(self) -> None:
-        """Silence what Lightning says to everybody at every start."""
-        rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-        rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
-        for message in (".*LeafSpec.*", ".*does not have many workers.*", "Found .* in eval mode"):
-            warnings.filterwarnings("ignore", message)
 
 
 class EvaluateCLI(CLI):
     """The command line of `evaluate.py`: `--ckpt_path` alone brings the whole model."""
 
-    commands = ("test", "predict", "validate")
-    save_config = None  # Score writes its settings beside its scores
+    commands: ClassVar[Sequence[str]] = ("test", "predict", "validate")
+    checkpoint: dict[str, Any] | None = None  # read once, for its configuration and its weights
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Make the checkpoint's own model the default; files and flags may change it."""
-        words = sys.argv[1:] if args is None else list(args)
-        peek = argparse.ArgumentParser(add_help=False)
-        peek.add_argument("--ckpt_path")
-        path = peek.parse_known_args(words)[0].ckpt_path
-        if path is not None and words and words[0] in self.commands:
-            self._subcommand_parsers[words[0]].set_defaults({"model": model_config(path)})
-        super().parse_arguments(parser, args)
+    def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
+        """The checkpoint's own model, which files and flags may change."""
+        path = _flag(flags, "ckpt_path")
+        if path is None:
+            return {}
+        self.checkpoint = files.read_checkpoint(path)
+        if "explanandum" not in self.checkpoint:
+            raise ValueError(
+                f"{path} is not a checkpoint of an explainer; name a classifier as the explanandum"
+            )
+        return {"model": plain_config(self.checkpoint, path)}
 
     def instantiate_classes(self) -> None:
         """Build everything and load the weights; `validate` then measures the explanandum."""
         super().instantiate_classes()
-        if path := self._get(self.config_init, "ckpt_path"):
+        if self.checkpoint is not None:
             # Not left to the trainer, which would restore the fit's callbacks and loops as well.
-            checkpoint = files.read_checkpoint(path)
-            self.model.on_load_checkpoint(checkpoint)
-            self.model.load_state_dict(checkpoint["state_dict"])
+            self.model.on_load_checkpoint(self.checkpoint)
+            self.model.load_state_dict(self.checkpoint["state_dict"])
             self.config_init[self.subcommand]["ckpt_path"] = None
-        found: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        callbacks = {type(callback).__name__ for callback in found}
-        if self.subcommand == "predict" and "SaveMaps" not in callbacks:
-            raise ValueError("nothing would be written: add -c configs/evaluate.yaml (SaveMaps)")
         if self.subcommand == "validate" and isinstance(self.model, Explainer):
             subject = self.model.explanandum
             if (count := self.datamodule.num_classes) != subject.num_classes:
@@ -136,82 +169,22 @@ class EvaluateCLI(CLI):
             )
 
 
-def model_config(path: str) -> dict[str, Any]:
-    """Class path and init arguments of the module in a checkpoint, as a config file gives them.
+class WholeCLI(EvaluateCLI):
+    """The installed program: `fit` as in `train.py`, the other commands as in `evaluate.py`."""
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint of an explainer, or of one whose explanandum cannot be
-            rebuilt.
-    """
-    checkpoint = files.read_checkpoint(path)
-    if "explanandum" not in checkpoint:
-        raise ValueError(
-            f"{path} is not a checkpoint of an explainer; name a classifier as the explanandum"
-        )
-    config = checkpoint["explanandum"]
-    if config["model"] is None:
-        raise ValueError(
-            f"{path} explains an nn.Module of your own: give the explanandum a model "
-            "package.module:callable instead"
-        )
-    explanandum = {"class_path": "explainers.Explanandum", "init_args": config}
-    return {
-        "class_path": checkpoint["class_path"],
-        "init_args": dict(checkpoint["hyper_parameters"]) | {"explanandum": explanandum},
-    }
+    commands: ClassVar[Sequence[str]] = ("fit", "test", "predict", "validate")
+
+    def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
+        """A fit resumes from its `--ckpt_path`; other commands take their model from it."""
+        return {} if self.trains else super().base_config(flags)
 
 
-def one_line(error: Exception, program: str) -> str:
-    """What is wrong, without jsonargparse's account of everything it tried, and where to look."""
-    text = str(error)
-    if "in DataLoader worker process" in text:
-        text = text.strip().splitlines()[-1]
-    if wrong := WRONG_TYPE.search(text):
-        return _wrong_type(text, wrong)
-    lines = [line.strip(" -") for line in text.splitlines()]
-    noise = (
-        "Does not validate",
-        "Subtypes",
-        "Errors:",
-        "Expected a <class 'NoneType'>",
-        "Given value",
-        "Parser key",
-    )
-    told = [line for line in lines if line and not line.startswith(noise)]
-    message = " ".join(told or lines)
-    if 'expected "subcommand"' in message:
-        message += f" Try: python {program} <subcommand> -c configs/quickstart.yaml; or --help"
-    elif "'lightning.LightningModule'" in message:
-        message = "no method given: add -c configs/methods/<name>.yaml, or --ckpt_path FILE"
-    elif found := re.search(r".*class_path '([\w.]+)'.*Option '(\w+)' is not accepted", message):
-        module, _, name = found[1].rpartition(".")
-        message += _nearest(found[2], getattr(importlib.import_module(module), name))
-    elif "required: explanandum" in message:
-        message += " (the classifier to explain: add a file of configs/explananda)"
-    elif message.endswith(".model"):
-        message += " (give --ckpt_path FILE, or a file of configs/methods)"
-    elif found := re.search(r"does not accept option 'trainer\.(\w+)", message):
-        message += _nearest(found[1], Trainer)
-    elif found := re.search(r"does not accept option '(\w+)", message):
-        message += _nearest(found[1], ["trainer", "model", "data", "seed_everything", "ckpt_path"])
-    return message
-
-
-def _wrong_type(text: str, found: re.Match[str]) -> str:
-    """`model.RISE.masks must be int, got abc`: keys and classes down to the value."""
-    path = r"Parser key \"([\w.]+)\"|class_path '(?:\w+\.)*(\w+)'"
-    places = [key or name for key, name in re.findall(path, text[: found.end("key") + 1])]
-    types = re.sub(r"<class '([\w.]+)'>", r"\1", found["types"] or found["type"])
-    types = re.sub(r"(?:\w+\.)+(\w+)", r"\1", types).replace("Literal", "one of ")
-    each = re.split(r", (?![^\[]*\])", types.replace("NoneType", "null"))
-    return f"{'.'.join(places)} must be {' or '.join(each)}, got {found['given'] or found['got']}"
-
-
-def _nearest(option: str, owner: type | list[str]) -> str:
-    options = owner if isinstance(owner, list) else list(inspect.signature(owner).parameters)
-    near = difflib.get_close_matches(option, options, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; its options are {', '.join(options)}"
+def _flag(flags: Sequence[str], name: str) -> str | None:
+    """The value of one flag, which the parser will see as well."""
+    peek = argparse.ArgumentParser(add_help=False)
+    peek.add_argument(f"--{name}", dest="value")
+    value: str | None = peek.parse_known_args(list(flags))[0].value
+    return value
 
 
 def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
@@ -231,3 +204,8 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
         print(f"error: {one_line(error, Path(sys.argv[0]).name)}", file=sys.stderr)
         return 2
     return 0
+
+
+def program() -> int:
+    """The installed command `learned-explainers`."""
+    return main(WholeCLI)

@@ -1,46 +1,44 @@
 """The base of the trained explainers."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
+from explainers import optimizers
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.optimizers import step_seed, warmup_cosine
+from explainers.optimizers import OptimizerOptions
 
 
 class LearnedExplainer(Explainer):
     """An explainer with a network that is trained once and then explains in one forward pass.
 
     Subclasses return their named, weighted loss terms; one step serves training and validation.
-    A batch without `target` (unlabelled photographs) is given the explanandum's own prediction, if
-    the method `uses_targets` at all: the top class, or with `multi_label` all above 0.5 and no
-    class at all where there is none.
+    If the method `uses_targets`, a batch without `target` (unlabelled photographs) is given the
+    explanandum's own prediction: the top class, or with `multi_label` all classes above 0.5,
+    possibly none.
 
     Args:
         explanandum: The frozen classifier to explain.
-        lr: Peak learning rate of Adam.
-        schedule: "constant", or "cosine": linear warm-up over the first 5 % of the steps, then
-            cosine to 0.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; the defaults are the
+            class's `optimizer_defaults`.
         seed: Seed of all randomness of the method.
     """
 
     uses_targets = True  # False: the loss reads no batch["target"]
+    optimizer_defaults: ClassVar[OptimizerOptions] = optimizers.ADAM
 
     def __init__(
         self,
         explanandum: Explanandum,
-        lr: float = 1e-3,
-        schedule: Literal["constant", "cosine"] = "constant",
+        optimizer: OptimizerOptions | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)
-        self.lr = lr
-        self.schedule = schedule
+        self.optimizer: OptimizerOptions = self.complete("optimizer", self.optimizer_defaults)
 
     @abstractmethod
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
@@ -69,7 +67,7 @@ class LearnedExplainer(Explainer):
             if "target" not in batch:
                 batch = {**batch, "target": self._predicted(batch["image"])}
             self.check_inputs(batch["image"], batch["target"])
-        seed = step_seed(self.seed, step, self.global_rank)
+        seed = optimizers.step_seed(self.seed, step, self.global_rank)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # for the network's dropout
             terms = self.loss_terms(batch, torch.Generator().manual_seed(seed))
@@ -87,20 +85,9 @@ class LearnedExplainer(Explainer):
 
     @torch.no_grad()
     def _predicted(self, images: Tensor) -> Tensor:
-        if self.explanandum.multi_label:
-            logits: Tensor = self.explanandum(images)
-            return logits > 0  # no fallback: a guess would be a wrong label
-        return self.explanandum.predict(images)
+        """Predicted targets (B, K); an uncertain class would be a wrong label."""
+        return self.explanandum.to_targets(self.explanandum(images), never_empty=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam over whatever learns, with the schedule stepped per batch."""
-        learned = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(learned, lr=self.lr)
-        if self.schedule == "constant":
-            return {"optimizer": optimizer}
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        """The optimizer and schedule of the options."""
+        return optimizers.configure(self, self.optimizer)

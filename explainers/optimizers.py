@@ -1,44 +1,78 @@
-"""Optimisers, learning-rate schedules and the seed of a step."""
+"""Optimizers, learning-rate schedules and the seed of a training step."""
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler
 
 
-def optimizers(
-    module: nn.Module,
-    name: Literal["prodigy", "adamw"],
-    lr: float,
-    weight_decay: float,
-    anneal_epochs: int,
-) -> OptimizerLRScheduler:
-    """An optimiser of what learns, and cosine annealing by epoch.
+class OptimizerOptions(TypedDict, total=False):
+    """How a network is trained.
 
     Args:
-        module: Its parameters that require gradients learn.
-        name: "prodigy", which finds its own learning rate, or "adamw".
-        lr: Learning rate of AdamW; Prodigy does not use it.
+        name: Optimizer. "adamw", which is Adam if the weight decay is 0, or "prodigy", which finds
+            its own learning rate.
+        lr: Learning rate of AdamW: the highest one of a schedule.
         weight_decay: Decoupled weight decay.
-        anneal_epochs: Epochs until the rate has fallen to 1e-6 (for Prodigy: to 1e-6 of what it
-            finds). The papers train for 10 and anneal over 20, so they end at half the rate.
+        schedule: Learning-rate schedule. "constant"; "cosine": linear warm-up over the first 5 % of
+            the steps, then cosine to 0, step by step; "annealing": cosine over `anneal_epochs`
+            epochs to 1e-6 (for Prodigy to 1e-6 of the rate it finds), epoch by epoch.
+        anneal_epochs: Epochs of the schedule "annealing".
+    """
 
-    Raises:
-        ValueError: If the name is unknown.
+    name: Literal["adamw", "prodigy"]
+    lr: float
+    weight_decay: float
+    schedule: Literal["constant", "cosine", "annealing"]
+    anneal_epochs: int
+
+
+ADAM: OptimizerOptions = {
+    "name": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "anneal_epochs": 20,
+}
+# As Ra-NEM and NEMt are trained: for 10 epochs, so that the rate ends at half its highest value.
+PRODIGY: OptimizerOptions = {
+    "name": "prodigy",
+    "lr": 1e-3,
+    "weight_decay": 1e-4,
+    "schedule": "annealing",
+    "anneal_epochs": 20,
+}
+
+
+def configure(module: LightningModule, options: OptimizerOptions) -> OptimizerLRScheduler:
+    """An optimizer of all parameters that require gradients, and its schedule.
+
+    Args:
+        module: Module that learns; its trainer knows the number of steps.
+        options: Complete options.
     """
     learned = [p for p in module.parameters() if p.requires_grad]
+    lr, weight_decay = options["lr"], options["weight_decay"]
     optimizer: torch.optim.Optimizer
-    if name == "prodigy":
+    if options["name"] == "prodigy":
         from prodigyopt import Prodigy
 
         optimizer = Prodigy(learned, lr=1.0, weight_decay=weight_decay)
-    elif name == "adamw":
-        optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=weight_decay)
     else:
-        raise ValueError(f"optimizer must be 'prodigy' or 'adamw', got {name!r}")
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, anneal_epochs, eta_min=1e-6)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=weight_decay)
+    scheduler: LRScheduler
+    if options["schedule"] == "constant":
+        return {"optimizer": optimizer}
+    if options["schedule"] == "cosine":
+        total = int(module.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
+        interval = "step"
+    else:
+        scheduler = CosineAnnealingLR(optimizer, options["anneal_epochs"], eta_min=1e-6)
+        interval = "epoch"
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

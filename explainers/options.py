@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+Group = TypeVar("Group", bound=Mapping[str, Any])
 
 
 def check_choices(owner: type, given: Mapping[str, Any]) -> None:
@@ -24,8 +26,10 @@ def check_choices(owner: type, given: Mapping[str, Any]) -> None:
         if not _fits(hint, value):
             raise ValueError(f"{name} must be one of {_choices(hint)}, got {value!r}")
         for group in (kind for kind in (hint, *get_args(hint)) if is_typeddict(kind)):
-            if value is not None:
-                check_choices(group, value)
+            if value is not None and not isinstance(value, Mapping):
+                names = ", ".join(get_type_hints(group))
+                raise ValueError(f"{name} must be a dict of some of {names}, got {value!r}")
+            check_choices(group, value or {})
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -46,3 +50,14 @@ def _choices(hint: Any) -> list[Any]:
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [None] if hint is NoneType else [c for kind in get_args(hint) for c in _choices(kind)]
+
+
+def complete(given: Group | None, defaults: Group) -> Group:
+    """A group of options in which each has a value: the given one, or the default if that is None.
+
+    Example:
+        >>> complete({"lr": 0.1, "steps": None}, {"lr": 0.01, "steps": 10, "decay": 1.0})
+        {'lr': 0.1, 'steps': 10, 'decay': 1.0}
+    """
+    known = {name: value for name, value in (given or {}).items() if value is not None}
+    return {**defaults, **known}  # type: ignore[return-value]

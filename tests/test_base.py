@@ -14,10 +14,8 @@ from explainers.methods.rtis import RTIS
 from tests import planted
 
 SMALL = {
-    "backbone": "tu-test_resnet",
-    "decoder_channels": 16,
-    "atrous_rates": [1, 2, 3],
-    "lr": 1e-3,
+    "network": {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]},
+    "optimizer": {"lr": 1e-3},
 }
 
 
@@ -73,7 +71,7 @@ def test_a_checkpoint_alone_is_enough(tmp_path, classifier_file, monkeypatch):
         torch.testing.assert_close(loaded.explanandum(images), explainer.explanandum(images))
     assert loaded.explanandum.class_names == list("abcdef")
     assert loaded.explanandum.multi_label
-    assert loaded.hparams["lr"] == 1e-3
+    assert loaded.hparams["optimizer"]["lr"] == 1e-3
 
 
 def test_the_explanandums_weights_may_be_left_out(tmp_path, classifier_file):
@@ -137,7 +135,10 @@ class RecordedRaNEM(Recorder, RaNEM):
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 @pytest.mark.parametrize(
     ("cls", "arguments"),
-    [(Recorded, SMALL | {"schedule": "cosine"}), (RecordedRaNEM, {"widths": [8] * 4})],
+    [
+        (Recorded, SMALL | {"optimizer": {"lr": 1e-3, "schedule": "cosine"}}),
+        (RecordedRaNEM, {"network": {"widths": [8] * 4}}),
+    ],
 )
 def test_an_interrupted_fit_continues_exactly(tmp_path, cls, arguments):
     """Six steps equal three, a checkpoint in the middle of an epoch, and three more."""

@@ -52,9 +52,11 @@ def run(tmp_path_factory):
                     "class_path": "explainers.Explanandum",
                     "init_args": {"model": str(folder / "classifier.ckpt")},
                 },
-                "backbone": "tu-test_resnet",
-                "decoder_channels": 16,
-                "atrous_rates": [1, 2, 3],
+                "network": {
+                    "backbone": "tu-test_resnet",
+                    "decoder_channels": 16,
+                    "atrous_rates": [1, 2, 3],
+                },
             },
         },
         "data": SHAPES,
@@ -143,20 +145,25 @@ def test_what_is_misspelt_is_named_in_one_line(run, capsys, change, told):
     ("change", "told"),
     [
         (
-            {"model.init_args.decoder_channels": "wide"},
-            "model.DeepLabExplainer.decoder_channels must be int, got wide",
+            {"model.init_args.network.decoder_channels": "wide"},
+            "model.DeepLabExplainer.network.decoder_channels must be int, got wide",
         ),
         (
-            {"model.init_args.atrous_rates": "[1, x]"},
-            "model.DeepLabExplainer.atrous_rates must be list[int] or null, got [1, 'x']",
+            {"model.init_args.network.atrous_rates": "[1, x]"},
+            "model.DeepLabExplainer.network.atrous_rates must be list[int], got [1, 'x']",
         ),
         (
-            {"model.init_args.schedule": "linear"},
-            "model.DeepLabExplainer.schedule must be one of ['constant', 'cosine'], got linear",
+            {"model.init_args.optimizer.schedule": "linear"},
+            "model.DeepLabExplainer.optimizer.schedule must be "
+            "one of ['constant', 'cosine', 'annealing'], got linear",
         ),
         (
             {"model.init_args.explanandum.init_args.pretrained": "perhaps"},
             "model.DeepLabExplainer.explanandum.Explanandum.pretrained must be bool, got perhaps",
+        ),
+        (
+            {"model.init_args.optimizer.schedul": "cosine"},
+            "model.DeepLabExplainer.optimizer has no option 'schedul'; did you mean 'schedule'?",
         ),
         ({"data.init_args.batch_size": "4.5"}, "data.Shapes.batch_size must be int, got 4.5"),
         ({"trainer.max_steps": "many"}, "trainer.max_steps must be int, got many"),

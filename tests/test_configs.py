@@ -58,20 +58,27 @@ def build(cli, command, files, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_config_parses_and_its_trainer_is_built(path, tmp_path, monkeypatch):
     family, text = path.parts[1], path.read_text()
+    own = yaml.safe_load(text)
     files = [str(path), *BASE.get(family, [])]
+    for common in (path.parent / "base.yaml", path.parent / f"{path.stem.partition('_')[0]}.yaml"):
+        if family == "papers" and common.exists() and common != path:  # given first, see there
+            files, text = [str(common), *files], common.read_text() + text
     if family in ("explananda", "data"):
         files.insert(0, "configs/methods/deeplab.yaml")
-    if family in ("papers", "classifiers") and "datamodules." not in text:
+    if family in ("papers", "classifiers", "recipes") and "datamodules." not in text:
         files.append("configs/data/shapes.yaml")
     if family == "papers" and "explanandum:" not in text:
-        files.append("configs/explananda/efficientnet_lite0_voc.yaml")
-    scoring = path.name.startswith(("evaluate", "compare"))
-    if scoring or path.name == "trainer.yaml":
+        files.append("configs/explananda/efficientnet_lite0.yaml")
+    scoring = path.name.startswith(("evaluate", "compare")) or (
+        family == "papers" and "score:" in text
+    )
+    if path.name.startswith(("evaluate", "compare", "trainer")):
         files = ["configs/methods/random.yaml", *BASE["methods"], *files]
     cli, command = (EvaluateOnly, "test") if scoring else (TrainOnly, "fit")
     built = build(cli, command, files, tmp_path, monkeypatch)
-    for entry in yaml.safe_load(text).get("trainer", {}).get("callbacks", []):
+    for entry in own.get("trainer", {}).get("callbacks", []):
         assert entry["class_path"].rpartition(".")[2] in built
+    assert ("Score" in built) == (command == "test" or "score.Score" in text)
 
 
 def test_the_quickstart_also_evaluates(tmp_path, monkeypatch):

@@ -14,12 +14,6 @@ from tests import planted
 
 METHODS = sorted(Path("configs/methods").glob("*.yaml"))
 KINDS = ("cnn", "vit")
-TINY = {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
-FEW = {
-    "steps": 40,
-    "samples": 200,
-    "size": 14,
-}  # of per-image methods: enough for the planted truth
 STEPS = 80
 BUILT: dict[tuple[str, str], Explainer] = {}
 
@@ -31,13 +25,9 @@ def build(path: Path, kind: str) -> Explainer:
         module, _, name = config["class_path"].rpartition(".")
         cls = getattr(importlib.import_module(module), name)
         arguments = config.get("init_args", {})
-        if "backbone" in arguments:
-            arguments |= TINY | {"lr": 3e-3, "schedule": "constant"}
-        for name, few in FEW.items():
-            if name in arguments:
-                arguments[name] = min(arguments[name], few)
-        if "optimizer" in arguments:
-            arguments |= {"widths": [16] * 5}
+        for argument, value in cls.quick.items():
+            known = arguments.get(argument)
+            arguments[argument] = {**known, **value} if isinstance(known, dict) else value
         torch.manual_seed(0)
         method = cls(planted.explanandum(kind), **arguments)
         if isinstance(method, LearnedExplainer):
@@ -49,7 +39,9 @@ def build(path: Path, kind: str) -> Explainer:
 
 
 def train(method: LearnedExplainer) -> None:
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=method.lr)
+    optimizer = torch.optim.Adam(
+        [p for p in method.parameters() if p.requires_grad], lr=method.optimizer["lr"]
+    )
     method.train()
     for step in range(STEPS):
         images, targets = planted.scenes(8, seed=step + 1)

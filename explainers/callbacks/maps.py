@@ -114,7 +114,7 @@ class LogMaps(Callback):
             explained(module, image, values) for image, values in zip(images, maps, strict=True)
         ]
         own = type(module).class_maps is not Explainer.class_maps
-        shares = own and "gradients" not in module.needs
+        shares = own and not module.needs_gradients
         for row, image in enumerate(images if self.topk and shares else ()):
             shown, titles = strongest(
                 module, image, None if labels is None else labels[row], self.topk, self.candidates

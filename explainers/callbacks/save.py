@@ -11,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from explainers.base import Explainer
+from explainers.checkpoint import fingerprint
 from explainers.evaluation import drawing
 from explainers.evaluation.measure import unit
-from explainers.evaluation.provenance import data_name, describe, fingerprint
+from explainers.evaluation.provenance import data_name, describe
 from explainers.evaluation.scorefile import differences, write_atomically
 from explainers.evaluation.targets import take
 

@@ -11,22 +11,22 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from explainers.base import Explainer
 from explainers.callbacks.progress import show
+from explainers.checkpoint import load_beside
 from explainers.evaluation import drawing
 from explainers.evaluation.measure import DATA_KEYS, measure
 from explainers.evaluation.provenance import (
     data_name,
     describe_run,
     explanandum_name,
-    load_beside,
     method_name,
 )
 from explainers.evaluation.sanity import SANITY, sanity_rows
 from explainers.evaluation.scorefile import ScoreFile, write_atomically
 from explainers.evaluation.summary import columns_by_method, summarize, table, versions
 from explainers.evaluation.targets import TargetChoice, choose_targets, take
+from explainers.explanandum import Explanandum
 from explainers.explanandum.features import NotDefinedError
-from explainers.explanandum.frozen import Explanandum
-from explainers.methods.constant import CentredGaussian, Constant, GroundTruth, Random
+from explainers.methods.constant import CentredGaussian, Constant, Random
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
@@ -144,17 +144,18 @@ class Score(Callback):
         if missing := [key for key in ("image", "name", "index") if key not in batch]:
             raise ValueError(f"the test batches lack {missing}; got {sorted(batch)}")
         if "mask" not in batch:
-            self._explainers.pop("ground_truth", None)
+            self._explainers = {n: e for n, e in self._explainers.items() if not e.needs_masks}
         lacking = {need for need, key in DATA_KEYS.items() if key not in batch}
         self._used = [metric for metric in self.metrics if not lacking & set(metric.needs)]
         if skipped := [metric for metric in self.metrics if lacking & set(metric.needs)]:
             inputs = sorted(lacking & {need for metric in skipped for need in metric.needs})
             names = ", ".join(type(metric).__name__ for metric in skipped)
             rank_zero_warn(f"the data have no {' or '.join(inputs)}: left out {names}")
+        self._size = (batch["image"].shape[-2], batch["image"].shape[-1])
         settings = {
             "target": self.target,
             **describe_run(self._explainers, self._used),
-            "data": {"name": data_name(trainer), "image_size": list(batch["image"].shape[-2:])},
+            "data": {"name": data_name(trainer), "image_size": list(self._size)},
         }
         file = ScoreFile(self._folder, settings, trainer.global_rank, trainer.world_size)
         if file.done:
@@ -188,8 +189,7 @@ class Score(Callback):
         maps = {}
         for name, explainer in self._explainers.items():
             show(trainer, name)
-            if isinstance(explainer, GroundTruth):
-                explainer.feed(batch["image"], batch["mask"])
+            explainer.observe(batch)
             values, maps[name] = measure(explainer, self._used, inputs)
             records += [
                 {"row": row, "target": ids, "method": name, **v} for (row, ids), v in values.items()
@@ -210,9 +210,7 @@ class Score(Callback):
         inputs = {
             "images": batch["image"],
             "logits": logits,
-            "targets": choose_targets(
-                self.target, logits, batch.get("target"), explanandum.multi_label
-            ),
+            "targets": choose_targets(self.target, explanandum, logits, batch.get("target")),
             "explanandum": explanandum,
         }
         inputs |= {
@@ -278,6 +276,7 @@ class Score(Callback):
         unit = [type(metric).__name__ for metric in self._used if metric.wants_unit_maps]
         if rescaled and unit:
             text.append(f"\\* not masks: maps min-maxed one by one for {', '.join(unit)}")
+        text += [note for metric in self._used if (note := metric.note(self._size))]
         _, columns = columns_by_method(rows, file.methods)
         for metric in self._used:
             details = {method: metric.details(columns[method]) for method in file.methods}

@@ -13,23 +13,27 @@ from explainers.metrics.faithfulness import RISECurves
 class ValidationFaithfulness(Callback):
     """Logs `val/Faithfulness`: insertion less deletion area of the predicted class, in [-1, 1].
 
-    The first images of each validation, always the same ones, 2 `steps` + 1 forward passes each;
-    see `metrics.faithfulness.RISECurves`. With several processes, so many images of each.
+    It is measured on the first images of each validation, always the same ones, by
+    `metrics.faithfulness.RISECurves`. With several processes, on so many images of each.
 
     Args:
         images: Number of images.
-        steps: Equal steps of the curves.
+        steps: Equal steps of the curves: 2 `steps` + 1 forward passes an image.
+        draws: Or the number of points of each curve that are drawn from all pixels, by Monte Carlo
+            (Ra-NEM, eq. 6): 2 `draws` + 1 forward passes an image. `steps` then counts nothing.
 
     Raises:
         ValueError: If a number is below 1.
     """
 
-    def __init__(self, images: int = 16, steps: int = 25) -> None:
+    def __init__(self, images: int = 16, steps: int = 25, draws: int | None = None) -> None:
         super().__init__()
         if min(images, steps) < 1:
             raise ValueError(f"expected images and steps >= 1, got {images} and {steps}")
         self.images, self.left = images, images
-        self.metric = RISECurves(steps=steps)
+        self.metric = (
+            RISECurves(steps=steps) if draws is None else RISECurves(pixels=1, draws=draws)
+        )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the first images again."""

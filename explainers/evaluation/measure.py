@@ -70,7 +70,7 @@ def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor
     """Maps (B, H, W) of the targets, and the seconds an image took."""
     _wait(images)
     start = time.perf_counter()
-    with torch.set_grad_enabled("gradients" in explainer.needs):
+    with torch.set_grad_enabled(explainer.needs_gradients):
         maps = explainer.attribute(images, targets).detach()
     _wait(images)
     return maps, (time.perf_counter() - start) / len(images)

@@ -1,51 +1,16 @@
 """Where scores come from: which classifier, methods with which arguments and weights, data."""
 
-import copy
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
-from torch import nn
 
-from explainers import checkpoint
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.checkpoint import fingerprint
+from explainers.explanandum import Explanandum
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.seconds import Seconds
-
-
-def load_beside(explanandum: Explanandum, path: str) -> Explainer:
-    """The explainer of a checkpoint, which must explain the same classifier.
-
-    Raises:
-        ValueError: If it explains another.
-    """
-    foreign = explanandum.architecture is None
-    explainer = checkpoint.load(
-        path, map_location="cpu", explanandum=copy.deepcopy(explanandum).cpu() if foreign else None
-    )
-    own = explainer.explanandum
-    if fingerprint(own) != fingerprint(explanandum) or own.classes != explanandum.classes:
-        raise ValueError(
-            f"{path} explains another classifier than the module under test; "
-            "score it in a run of its own"
-        )
-    return explainer
-
-
-def fingerprint(module: nn.Module, leave_out: str | None = None) -> str:
-    """Short hash of a module's weights, without those whose name starts with `leave_out`."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        if leave_out is None or not name.startswith(leave_out):
-            digest.update(name.encode())
-            digest.update(
-                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            )
-    return digest.hexdigest()[:16]
 
 
 def describe_run(
@@ -80,22 +45,25 @@ def repeated(metric: PerImageMetric, metrics: Sequence[PerImageMetric]) -> bool:
 
 
 def describe(explainer: Explainer) -> dict[str, Any]:
-    """Class and plain init arguments of a method."""
+    """Class and init arguments of a method, nested ones too, but for `speed_only` ones."""
     plain = {
-        k: v
-        for k, v in explainer.hparams.items()
-        if isinstance(v, bool | int | float | str | list | tuple | None)
+        name: value
+        for name, value in explainer.hparams.items()
+        if name not in explainer.speed_only
+        and isinstance(value, bool | int | float | str | list | tuple | dict | None)
     }
     return {"class": type(explainer).__name__, **plain}
 
 
 def arguments(metric: PerImageMetric) -> dict[str, Any]:
-    """Plain public attributes that a metric has beyond the base's."""
+    """Plain public attributes of a metric beyond the base's, but for `speed_only` ones."""
     known = set(vars(Seconds()))
     return {
         k: v
         for k, v in vars(metric).items()
-        if k not in known and isinstance(v, bool | int | float | str | list)
+        if k not in known
+        and k not in metric.speed_only
+        and isinstance(v, bool | int | float | str | list | dict)
     }
 
 

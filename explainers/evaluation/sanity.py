@@ -1,7 +1,7 @@
 """The rows that every score is read against."""
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.methods.constant import CentredGaussian, Constant, GroundTruth, Random
 
 SANITY = ("constant_0", "constant_05", "constant_1", "random", "centred_gaussian", "ground_truth")

@@ -11,9 +11,6 @@ from typing import Any
 
 KEYS = ("index", "name", "target", "method")
 
-# Arguments of methods and metrics that change only speed and memory: a run may go on with others.
-COST = frozenset({"batch_size", "internal_batch_size", "pairs", "channels_last", "workers"})
-
 Record = dict[str, str]
 
 
@@ -26,8 +23,8 @@ class ScoreFile:
 
     Args:
         folder: Run folder, created if needed.
-        settings: What a resumed run must have in common, but for `COST`, as JSON types; `columns`
-            and `methods` among it.
+        settings: What a resumed run must have in common, as JSON types; `columns` and `methods`
+            among it.
         rank: Of this process.
         world_size: Number of processes.
 
@@ -112,11 +109,11 @@ def complete(rows: Sequence[Record], methods: Sequence[str]) -> set[int]:
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words, apart from arguments in `COST`."""
+    """Where two JSON values differ, in words."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{where} was {old}, is {new}"]
     found = []
-    for key in [key for key in {**old, **new} if key not in COST]:
+    for key in {**old, **new}:
         place = f"{where}.{key}" if where else key
         if key in old and key in new:
             found += differences(old[key], new[key], place)

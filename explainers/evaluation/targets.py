@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from explainers.explanandum import Explanandum
+
 TargetChoice = Literal["predicted", "label", "second"]
 
 
@@ -24,16 +26,16 @@ def take(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
 
 
 def choose_targets(
-    choice: TargetChoice, logits: Tensor, labels: Tensor | None, multi_label: bool
+    choice: TargetChoice, explanandum: Explanandum, logits: Tensor, labels: Tensor | None
 ) -> Tensor:
     """Targets (B, K) bool to explain.
 
     Args:
         choice: "predicted": the top class (and with several labels all above 0.5); "label": what
             the image shows; "second": the second most probable class.
-        logits: Of the clean images, (B, K).
+        explanandum: The classifier.
+        logits: Its logits of the clean images, (B, K).
         labels: What the images show, (B, K) bool; None for unlabelled data.
-        multi_label: Whether the classifier has a sigmoid head.
 
     Raises:
         ValueError: If the choice does not suit the data or the classifier.
@@ -51,13 +53,12 @@ def choose_targets(
             )
         return labels.bool()
     if choice == "second":
-        if multi_label or count < 2:
+        if explanandum.multi_label or count < 2:
             raise ValueError(
                 "target 'second' needs a single-label classifier of at least two classes"
             )
         return F.one_hot(logits.topk(2, dim=1).indices[:, 1], count).bool()
-    top = F.one_hot(logits.argmax(dim=1), count).bool()
-    return top | (logits > 0) if multi_label else top
+    return explanandum.to_targets(logits)
 
 
 def class_ids(targets: Tensor) -> list[list[int]]:

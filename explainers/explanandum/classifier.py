@@ -1,13 +1,13 @@
 """Training the classifiers that are then explained."""
 
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -17,9 +17,13 @@ from torchmetrics.classification import (
     MultilabelRecall,
 )
 
+from explainers import files, optimizers
 from explainers.explanandum import build
 from explainers.explanandum.cutouts import cut_outs
-from explainers.optimizers import step_seed, warmup_cosine
+from explainers.optimizers import OptimizerOptions, step_seed
+from explainers.options import check_choices, complete
+
+CLASS_PATH = "explainers.explanandum.classifier.Classifier"
 
 
 class Classifier(LightningModule):
@@ -45,9 +49,8 @@ class Classifier(LightningModule):
         class_names: Names of the classes; None takes the data's.
         mean: Normalisation mean per channel; None takes the model's own.
         std: Normalisation standard deviation per channel; None takes the model's own.
-        lr: Learning rate: AdamW's peak.
-        weight_decay: AdamW's weight decay; with 0 it is Adam.
-        schedule: "constant", or "cosine": 5 % linear warm-up, then cosine to 0.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; AdamW with a learning
+            rate of 1e-4 unless told otherwise.
         smoothing: Label smoothing; binary targets become smoothing and 1 - smoothing.
         cut_outs: Share of the training images whose objects are cut out or removed, see
             `cutouts.cut_outs`; the data need masks. Explanations of such a classifier find objects.
@@ -74,9 +77,7 @@ class Classifier(LightningModule):
         class_names: list[str] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
-        lr: float = 1e-4,
-        weight_decay: float = 0.0,
-        schedule: Literal["constant", "cosine"] = "constant",
+        optimizer: OptimizerOptions | None = None,
         smoothing: float = 0.0,
         cut_outs: float = 0.0,
         freeze_statistics: bool = False,
@@ -91,6 +92,10 @@ class Classifier(LightningModule):
         self.save_hyperparameters(
             ignore=["model"] if isinstance(model, nn.Module) else [], logger=False
         )
+        check_choices(type(self), self.hparams)
+        defaults: OptimizerOptions = {**optimizers.ADAM, "lr": 1e-4}
+        self.optimizer = complete(optimizer, defaults)
+        self.hparams["optimizer"] = dict(self.optimizer)
         if isinstance(model, str):
             self.network = build.build(model, num_classes, pretrained, weights, True, model_args)
             own = build.data_config(model, self.network)
@@ -105,7 +110,6 @@ class Classifier(LightningModule):
                 name, torch.tensor(self.hparams[name]).view(1, 3, 1, 1), persistent=False
             )
         self.multi_label, self.smoothing = multi_label, smoothing
-        self.lr, self.weight_decay, self.schedule = lr, weight_decay, schedule
         self.cut_outs, self.freeze_statistics, self.seed = cut_outs, freeze_statistics, seed
         self.head = list(head) if head else None
         if self.head:
@@ -185,17 +189,8 @@ class Classifier(LightningModule):
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over whatever learns, with the schedule stepped per batch."""
-        learned = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
-        if self.schedule == "constant":
-            return {"optimizer": optimizer}
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, total))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        """The optimizer and schedule of the options."""
+        return optimizers.configure(self, self.optimizer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint rebuild the classifier without downloads or other files."""
@@ -207,6 +202,30 @@ class Classifier(LightningModule):
             "class_names": list(names) if names else None,
         }
         checkpoint["hyper_parameters"] = dict(self.hparams) | changed
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu", **kwargs: Any
+    ) -> Self:
+        """Load a classifier from its checkpoint alone, also one of an earlier version.
+
+        Args:
+            checkpoint_path: A file written by a fit.
+            map_location: Device of the classifier.
+            **kwargs: Init arguments to change.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no checkpoint of a classifier.
+        """
+        checkpoint = files.read_checkpoint(checkpoint_path)
+        plain = {"class_path": CLASS_PATH, "init_args": checkpoint.get("hyper_parameters", {})}
+        arguments = files.renew(plain)["init_args"]
+        if "model" not in {**arguments, **kwargs}:
+            raise ValueError(f"{checkpoint_path} is not a checkpoint of a classifier by name")
+        classifier = cls(**{**arguments, **kwargs})
+        classifier.load_state_dict(checkpoint["state_dict"])
+        return classifier.to(map_location)
 
 
 def metrics(num_classes: int, multi_label: bool) -> MetricCollection:

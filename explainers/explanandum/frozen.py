@@ -196,8 +196,14 @@ class Explanandum(nn.Module):
         """Predicted targets (B, K) bool: the top class; with `multi_label` also all above 0.5."""
         return self.to_targets(self(images))
 
-    def to_targets(self, logits: Tensor) -> Tensor:
-        """Logits (B, K) -> predicted targets (B, K) bool, never empty."""
+    def to_targets(self, logits: Tensor, never_empty: bool = True) -> Tensor:
+        """Logits (B, K) -> predicted targets (B, K) bool.
+
+        Without `multi_label` the top class. With it all classes above 0.5, and the top class too if
+        a prediction is `never_empty`.
+        """
+        if self.multi_label and not never_empty:
+            return logits > 0
         top = F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
         return top | (logits > 0) if self.multi_label else top
 

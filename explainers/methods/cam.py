@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.explanandum.gradients import (
     activation_maps,
     checked_layer,
@@ -28,7 +28,7 @@ class GradCAM(Explainer):
         NotDefinedError: If none is given and no default found.
     """
 
-    needs = ("features", "gradients")
+    needs_gradients = True
 
     def __init__(self, explanandum: Explanandum, layer: str | None = None, seed: int = 0) -> None:
         super().__init__(explanandum, seed)
@@ -64,7 +64,7 @@ class GradCAMPlusPlus(Explainer):
         NotDefinedError: If none is given and no default found.
     """
 
-    needs = ("features", "gradients")
+    needs_gradients = True
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class PyramidCAM(Explainer):
         NotDefinedError: If its stages are not known.
     """
 
-    needs = ("features", "gradients")
+    needs_gradients = True
 
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__(explanandum, seed)

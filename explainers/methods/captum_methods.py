@@ -32,7 +32,7 @@ class Saliency(Explainer):
         ValueError: If a choice is unknown, or `smooth` or `sigma` out of range.
     """
 
-    needs = ("gradients",)
+    needs_gradients = True
 
     def __init__(
         self,
@@ -91,7 +91,8 @@ class IntegratedGradients(Explainer):
         ValueError: If a choice is unknown or a number not positive.
     """
 
-    needs = ("gradients",)
+    needs_gradients = True
+    speed_only = ("internal_batch_size",)
 
     def __init__(
         self,

@@ -1,10 +1,12 @@
 """Maps that know nothing of the classifier, or all of the answer: what scores are read against."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
 
 
@@ -85,7 +87,12 @@ class GroundTruth(Explainer):
     """
 
     is_mask = True
-    needs = ("masks",)
+    needs_masks = True
+
+    def observe(self, batch: dict[str, Any]) -> None:
+        """Remember the masks of a batch, if it has them, until the next one."""
+        if "mask" in batch:
+            self.feed(batch["image"], batch["mask"])
 
     def feed(self, images: Tensor, masks: Tensor) -> None:
         """Remember the class masks (B, K, H, W) bool of images (B, 3, H, W) until the next call."""

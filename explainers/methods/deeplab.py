@@ -1,14 +1,15 @@
 """The NN-Explainer: a segmentation network that masks what a classifier relies on."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import losses, masking, planes
 from explainers.learned import LearnedExplainer
-from explainers.networks import deeplab
+from explainers.networks.deeplab import PUBLISHED, QUICK, DeepLabOptions, DeepLabV3
+from explainers.optimizers import ADAM, OptimizerOptions
 
 
 class DeepLabExplainer(LearnedExplainer):
@@ -28,17 +29,12 @@ class DeepLabExplainer(LearnedExplainer):
 
     Args:
         explanandum: The frozen classifier to explain.
-        backbone: See `deeplab.DeepLabV3`.
-        pretrained: Start the backbone from ImageNet weights (the released code does, though the
-            paper says "from scratch").
-        backbone_weights: Or from a local file of a classifier with the same backbone, such as the
-            explanandum's own: then class-specific masks take far fewer steps.
-        freeze_backbone: Train the decoder alone: for few images or little time.
-        decoder_channels: Width of the decoder (not for torchvision's backbones).
-        atrous_rates: Dilations of the decoder (not for torchvision's backbones); smaller for small
-            images.
-        output_stride: 8 as published, or 16 for cheaper, coarser maps (not for torchvision's
-            backbones).
+        network: Options of the mask network, see `networks.deeplab.DeepLabV3`. The released code
+            starts from ImageNet weights (`pretrained`), though the paper says "from scratch".
+            `backbone_weights` of the explanandum itself make class-specific masks take far fewer
+            steps; `freeze_backbone` is for few images or little time.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; the learning rate is
+            1e-5, as released.
         entropy: Weight of the negative entropy on the removed part.
         tv: Weight of the total variation of target and non-target mask.
         area_bounds: Weight of the area bounds of each present class.
@@ -50,23 +46,18 @@ class DeepLabExplainer(LearnedExplainer):
             code.
         tv_border: "replicate" as in eq. 7, "reflect" as in the released code, see
             `losses.total_variation`.
-        lr: Learning rate of Adam.
-        schedule: "constant" as released, or "cosine" with warm-up for short trainings.
         seed: Seed of the method's randomness.
     """
 
     is_mask = True
+    quick = QUICK
+    optimizer_defaults: ClassVar[OptimizerOptions] = {**ADAM, "lr": 1e-5}
 
     def __init__(
         self,
         explanandum: Explanandum,
-        backbone: str = "torchvision/resnet50",
-        pretrained: bool = False,
-        backbone_weights: str | None = None,
-        freeze_backbone: bool = False,
-        decoder_channels: int = 256,
-        atrous_rates: list[int] | None = None,
-        output_stride: Literal[8, 16] = 8,
+        network: DeepLabOptions | None = None,
+        optimizer: OptimizerOptions | None = None,
         entropy: float = 1.0,
         tv: float = 1.0,
         area_bounds: float = 1.0,
@@ -76,22 +67,11 @@ class DeepLabExplainer(LearnedExplainer):
         upper: float = 0.3,
         bounds_reduction: Literal["mean", "sum"] = "mean",
         tv_border: Literal["replicate", "reflect"] = "replicate",
-        lr: float = 1e-5,
-        schedule: Literal["constant", "cosine"] = "constant",
         seed: int = 0,
     ) -> None:
-        super().__init__(explanandum, lr, schedule, seed)
-        rates = atrous_rates or [12, 24, 36]
-        self.network = deeplab.DeepLabV3(
-            explanandum.num_classes,
-            backbone,
-            pretrained,
-            backbone_weights,
-            freeze_backbone,
-            decoder_channels,
-            (rates[0], rates[1], rates[2]),
-            output_stride,
-        )
+        super().__init__(explanandum, optimizer, seed)
+        options = self.complete("network", PUBLISHED)
+        self.network = DeepLabV3(explanandum.num_classes, **options)
         self.weights = {
             "entropy": entropy,
             "tv": tv,
@@ -103,24 +83,20 @@ class DeepLabExplainer(LearnedExplainer):
         self.bounds_reduction: Literal["mean", "sum"] = bounds_reduction
         self.tv_border: Literal["replicate", "reflect"] = tv_border
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Class logits (B, K, h, w) at the network's own resolution."""
-        return losses.widen(self.network(self.explanandum.normalize(images)))
-
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Target mask in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
+        """Masks (B, H, W) in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
         self.check_inputs(images, targets)
-        return planes.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
+        return self.network.target_masks(self.explanandum.normalize(images), targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Masks (B, k, H, W) of several classes an image, from one forward pass."""
-        return planes.gather_classes(self.logits(images), classes, images.shape[-2:]).sigmoid()
+        """Masks (B, k, H, W) of several classes of each image, from one forward pass."""
+        return self.network.class_masks(self.explanandum.normalize(images), classes)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted terms of eq. 1, each the mean over images."""
         images, targets = batch["image"], batch["target"]
         size = images.shape[-2:]
-        logits = self.logits(images)
+        logits = self.network(self.explanandum.normalize(images))
         target_mask = planes.max_over_classes(logits, targets, size).sigmoid()
         other_mask = planes.max_over_classes(logits, ~targets, size).sigmoid()
         present = planes.select_classes(logits, targets, size).sigmoid()  # (N, H, W), one per label

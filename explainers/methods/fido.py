@@ -1,12 +1,12 @@
 """FIDO: which pixels to keep, or to drop, learned as probabilities over random masks."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
 from explainers.functional.fills import OwnFill
 from explainers.functional.losses import log_odds
@@ -52,7 +52,9 @@ class FIDO(Explainer):
     """
 
     is_mask = True
-    needs = ("gradients",)
+    needs_gradients = True
+    speed_only = ("pairs",)
+    quick: ClassVar = {"steps": 40, "size": 14}
 
     def __init__(
         self,

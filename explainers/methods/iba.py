@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.explanandum.gradients import checked_layer
 from explainers.explanandum.neurons import FeatureStatistics, Grid, from_neurons, on_map, to_neurons
 from explainers.explanandum.taps import replaced
@@ -65,7 +65,8 @@ class IBA(Explainer):
         NotDefinedError: If no layer is given and no default found.
     """
 
-    needs = ("features", "gradients")
+    needs_gradients = True
+    speed_only = ("pairs",)
 
     def __init__(
         self,

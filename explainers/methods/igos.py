@@ -1,12 +1,13 @@
 """iGOS++: two masks by integrated gradients, one that deletes a class and one that inserts it."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional.fills import OwnFill
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, solve_pairs, until_done
@@ -60,7 +61,9 @@ class IGOSPlusPlus(Explainer):
     """
 
     is_mask = True
-    needs = ("gradients",)
+    needs_gradients = True
+    speed_only = ("pairs", "batch_size")
+    quick: ClassVar = {"size": 14, "steps": 6, "ig_steps": 6}
 
     def __init__(
         self,

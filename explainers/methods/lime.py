@@ -1,16 +1,16 @@
 """LIME: a linear model of the class's probability in the superpixels that are kept."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional.fills import OwnFill
+from explainers.perturbation.viewer import Viewer
 
 ALPHA = {"released": 1.0, "paper": 0.001, "kernelshap": 0.0}
 
@@ -60,6 +60,9 @@ class LIME(Explainer):
         ValueError: If a number is out of range or an option unknown.
     """
 
+    speed_only = ("batch_size",)
+    quick: ClassVar = {"samples": 200}
+
     def __init__(
         self,
         explanandum: Explanandum,
@@ -95,7 +98,10 @@ class LIME(Explainer):
     @torch.no_grad()
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
-        maps = [self._explain(image, wanted) for image, wanted in zip(images, classes, strict=True)]
+        total = self.samples * len(images)
+        viewer = Viewer(self.explanandum, images, self.batch_size, title="LIME", total=total)
+        with viewer.bar:
+            maps = [self._explain(viewer, *each) for each in zip(images, classes, strict=True)]
         return torch.stack(maps)
 
     def superpixels(self, image: Tensor) -> Tensor:
@@ -112,7 +118,7 @@ class LIME(Explainer):
         numbered = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
         return torch.from_numpy(numbered).to(image.device)
 
-    def _explain(self, image: Tensor, classes: Tensor) -> Tensor:
+    def _explain(self, viewer: Viewer, image: Tensor, classes: Tensor) -> Tensor:
         """Maps (k, H, W) of an image (3, H, W) and its classes (k,)."""
         generator = self.generator()
         fill = self.explanandum.fill(self.fill, generator)(image[None])[0].expand_as(image)
@@ -123,7 +129,13 @@ class LIME(Explainer):
         else:
             kept = torch.rand(self.samples, count, generator=generator) < 0.5
             kept[0] = True
-        scores = self._scores(image, fill, kept.to(image.device), segments, classes)
+        pixels, hidden = viewer.planes(image[None])[0], viewer.planes(fill[None])[0]
+        scores = torch.cat(
+            [
+                viewer.masked(pixels, hidden, part.to(image)[:, segments])[:, classes]
+                for part in torch.split(kept.to(image.device), self.batch_size)
+            ]
+        )
         kept, scores = kept.double(), scores.double().cpu()  # (N, S) and (N, k)
         if self.form == "kernelshap":
             found = shapley(kept, scores, weights)
@@ -135,19 +147,6 @@ class LIME(Explainer):
             share = energy / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
             found = lasso(kept, scores, kernel(((1 - kept) @ share).sqrt()), self.alpha)
         return found.mT.to(image)[:, segments]
-
-    def _scores(
-        self, image: Tensor, fill: Tensor, kept: Tensor, segments: Tensor, classes: Tensor
-    ) -> Tensor:
-        """Probabilities (N, k) of an image of which samples (N, S) bool keep superpixels."""
-        shown = image.new_empty(self.batch_size, *image.shape)  # new memory is slow to get
-        batches, found = torch.split(kept, self.batch_size), []
-        # A bar only in terminals, and only for what takes longer than a second.
-        for batch in tqdm(batches, "LIME", leave=False, delay=1, disable=None):
-            part, masks = shown[: len(batch)], batch.to(image)[:, None, segments]
-            torch.addcmul(fill, image - fill, masks, out=part)  # masking.blend
-            found.append(self.explanandum.probabilities(part)[:, classes])
-        return torch.cat(found)
 
 
 def kernel(distances: Tensor, width: float = 0.25) -> Tensor:

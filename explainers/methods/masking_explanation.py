@@ -1,7 +1,7 @@
 """Masking explanations: a small part of the image that makes the class likely on any background."""
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import fills
 from explainers.functional.losses import log_odds, variation, widen
 from explainers.functional.planes import resize
@@ -66,7 +66,9 @@ class MaskingExplanation(Explainer):
     """
 
     is_mask = True
-    needs = ("gradients",)
+    needs_gradients = True
+    speed_only = ("pairs",)
+    quick: ClassVar = {"steps": 40}
 
     def __init__(
         self,

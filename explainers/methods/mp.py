@@ -1,7 +1,7 @@
 """Meaningful perturbation: the smallest smooth region whose blurring costs the class its score."""
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
 from explainers.functional.fills import OwnFill
 from explainers.functional.losses import variation
@@ -65,7 +65,9 @@ class MP(Explainer):
     """
 
     is_mask = True
-    needs = ("gradients",)
+    needs_gradients = True
+    speed_only = ("pairs",)
+    quick: ClassVar = {"steps": 40, "size": 14}
 
     def __init__(
         self,

@@ -2,13 +2,13 @@
 
 import math
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
 from explainers.functional.fills import OwnFill
 from explainers.functional.losses import log_odds
@@ -62,7 +62,9 @@ class MP2(Explainer):
     """
 
     is_mask = True
-    needs = ("gradients",)
+    needs_gradients = True
+    speed_only = ("pairs",)
+    quick: ClassVar = {"size": 14}
 
     def __init__(
         self,

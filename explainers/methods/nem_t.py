@@ -3,16 +3,16 @@
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import optimizers
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import losses, masking
 from explainers.learned import LearnedExplainer
 from explainers.networks import unet
+from explainers.networks.unet import UNetOptions
 from explainers.optimization import representation
+from explainers.optimizers import PRODIGY, OptimizerOptions
 
 
 class NEMt(LearnedExplainer):
@@ -37,13 +37,10 @@ class NEMt(LearnedExplainer):
         kernel_size: Odd side of the smoothing kernel of uniform random numbers with sum 1, wrapped
             around the borders; a new one in each training step, and always the seed's own one
             otherwise (published: a new one each time there too).
-        block: Of the network, see `unet.UNetDecoder`; NEMt's own code has "plain" ones.
-        widths: Of the network; None takes the published ones.
-        dropout: Of the network.
-        optimizer: "prodigy" as published, or "adamw".
-        lr: Learning rate of AdamW; Prodigy finds its own.
-        weight_decay: Of the optimiser.
-        anneal_epochs: Length of the cosine annealing, see `optimizers.optimizers`.
+        network: Options of the network, see `networks.unet.UNetDecoder`; the defaults are the
+            published ones.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; Prodigy is
+            published.
         seed: Seed of the method's randomness.
 
     Raises:
@@ -53,6 +50,8 @@ class NEMt(LearnedExplainer):
     is_mask = True
     class_specific = False
     uses_targets = False
+    quick = unet.QUICK
+    optimizer_defaults = PRODIGY
 
     kernel: Tensor
 
@@ -63,16 +62,11 @@ class NEMt(LearnedExplainer):
         weight: float | None = None,
         loss: Literal["row", "crossed"] = "row",
         kernel_size: int = 21,
-        block: Literal["separable", "plain"] = "separable",
-        widths: list[int] | None = None,
-        dropout: float = 0.2,
-        optimizer: Literal["prodigy", "adamw"] = "prodigy",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-4,
-        anneal_epochs: int = 20,
+        network: UNetOptions | None = None,
+        optimizer: OptimizerOptions | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(explanandum, lr, seed=seed)
+        super().__init__(explanandum, optimizer, seed)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
         self.objective = objective
@@ -80,9 +74,7 @@ class NEMt(LearnedExplainer):
         self.loss: Literal["row", "crossed"] = loss
         self.kernel_size = kernel_size
         self.register_buffer("kernel", self.draw_kernel(self.generator()), persistent=False)
-        self.network = unet.decoder(explanandum, block, widths, dropout)
-        self.optimizer: Literal["prodigy", "adamw"] = optimizer
-        self.weight_decay, self.anneal_epochs = weight_decay, anneal_epochs
+        self.network = unet.decoder(explanandum, self.complete("network", unet.PUBLISHED))
         self.warned = False
 
     def draw_kernel(self, generator: torch.Generator) -> Tensor:
@@ -126,9 +118,3 @@ class NEMt(LearnedExplainer):
             )
             left = 1 - (left - whole) ** 2
         return {"area": 1 - masks.mean(), "class": self.weight * left.mean()}
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Prodigy or AdamW, annealed by epoch."""
-        return optimizers.optimizers(
-            self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs
-        )

@@ -1,17 +1,17 @@
 """NEM-U: a network that masks what a representation does not need."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from explainers import optimizers
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import losses, masking
 from explainers.learned import LearnedExplainer
 from explainers.networks import unet
+from explainers.networks.unet import UNetOptions
 from explainers.optimization import representation
+from explainers.optimizers import PRODIGY, OptimizerOptions
 
 
 class NEMU(LearnedExplainer):
@@ -31,13 +31,10 @@ class NEMU(LearnedExplainer):
         layer: The representation, see `representation.representation`.
         distance: Weight of the representation's distance, (1 - cosine) / 2.
         area: Weight of the mask's mean; larger gives smaller masks.
-        block: Of the network, see `unet.UNetDecoder`.
-        widths: Of the network; None takes the published ones.
-        dropout: Of the network.
-        optimizer: "prodigy", or "adamw".
-        lr: Learning rate of AdamW; Prodigy finds its own.
-        weight_decay: Of the optimiser.
-        anneal_epochs: Length of the cosine annealing, see `optimizers.optimizers`.
+        network: Options of the network, see `networks.unet.UNetDecoder`; the defaults are the
+            published ones.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; Prodigy is
+            published.
         seed: Seed of the method's randomness.
 
     Raises:
@@ -47,6 +44,8 @@ class NEMU(LearnedExplainer):
     is_mask = True
     class_specific = False
     uses_targets = False
+    quick = unet.QUICK
+    optimizer_defaults = PRODIGY
 
     def __init__(
         self,
@@ -54,20 +53,13 @@ class NEMU(LearnedExplainer):
         layer: int | str = -1,
         distance: float = 4.0,
         area: float = 0.5,
-        block: Literal["separable", "plain"] = "separable",
-        widths: list[int] | None = None,
-        dropout: float = 0.2,
-        optimizer: Literal["prodigy", "adamw"] = "prodigy",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-4,
-        anneal_epochs: int = 20,
+        network: UNetOptions | None = None,
+        optimizer: OptimizerOptions | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(explanandum, lr, seed=seed)
+        super().__init__(explanandum, optimizer, seed)
         self.layer, self.distance, self.area = layer, distance, area
-        self.network = unet.decoder(explanandum, block, widths, dropout)
-        self.optimizer: Literal["prodigy", "adamw"] = optimizer
-        self.weight_decay, self.anneal_epochs = weight_decay, anneal_epochs
+        self.network = unet.decoder(explanandum, self.complete("network", unet.PUBLISHED))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> masks (B, H, W), as one graph; see `RaNEM.forward`."""
@@ -96,9 +88,3 @@ class NEMU(LearnedExplainer):
             "distance": self.distance * (1 - representation.similarity(found, whole)).mean(),
             "area": self.area * masks.mean(),
         }
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Prodigy or AdamW, annealed by epoch."""
-        return optimizers.optimizers(
-            self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs
-        )

@@ -1,21 +1,48 @@
 """Ra-NEM: a network that ranks pixels, trained on the insertion and deletion curves themselves."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers import optimizers
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.explanandum.gradients import pyramid_maps
 from explainers.functional import losses
 from explainers.functional.fills import OwnFill
 from explainers.functional.omega import draw_k, gumbel, omega
 from explainers.learned import LearnedExplainer
 from explainers.networks import unet
+from explainers.networks.unet import UNetOptions
 from explainers.optimization import representation
+from explainers.optimizers import PRODIGY, OptimizerOptions
+
+
+class SelectionOptions(TypedDict, total=False):
+    """How the pixels of a training step are selected.
+
+    Args:
+        sampling: Distribution of the numbers k: "stratified" over equal parts of the range, as in
+            the released code, or "uniform", as in the paper; see `omega.draw_k`.
+        draw: Whether the numbers k and the fill are drawn for each "image" (paper) or once for the
+            "batch" (released code).
+        shared_noise: One Gumbel noise for all numbers k of an image, so that its masks are nested:
+            cheaper.
+        threshold: Center of the soft selection, see `omega.omega`.
+    """
+
+    sampling: Literal["stratified", "uniform"]
+    draw: Literal["image", "batch"]
+    shared_noise: bool
+    threshold: Literal["kth", "next"]
+
+
+SELECTION: SelectionOptions = {
+    "sampling": "stratified",
+    "draw": "image",
+    "shared_noise": False,
+    "threshold": "kth",
+}
 
 
 class RaNEM(LearnedExplainer):
@@ -44,14 +71,9 @@ class RaNEM(LearnedExplainer):
     Args:
         explanandum: The frozen classifier to explain.
         samples: Numbers k of kept pixels for each image and step, each a masked image.
-        sampling: "stratified" over equal parts of the range as in the released code, or "uniform"
-            as in the paper, see `omega.draw_k`.
-        draw: Whether the k and the fill are drawn for each "image" (paper) or for the "batch"
-            (released code).
         fills: Fills to draw from, see `fills.fill`; "mean" is the papers' zero. A "noise" fill is
             one picture for all images of a step.
-        shared_noise: One Gumbel noise for all k of an image, so that its masks are nested: cheaper.
-        threshold: Centre of the soft selection, see `omega.omega`.
+        selection: Options of how pixels are selected, see `SelectionOptions`.
         delta: "supervised": the probability of the class. "unsupervised": the similarity of
             representations, see `representation.similarity`; the map then has no class.
         layer: Of these representations, see `representation.representation`.
@@ -59,16 +81,13 @@ class RaNEM(LearnedExplainer):
         deletion: Learn from both senses of a ranking, see above.
         start: "none" as published, or "pyramid_cam" for `cam.PyramidCAM`, see above.
         class_conditioned: Explain any class, not just the predicted one.
-        block: Of the network, see `unet.UNetDecoder`.
-        widths: Of the network; None takes the published ones.
-        dropout: Of the network.
         gain: Factor of the network's scores; published is 1. The Gumbel noise has a standard
             deviation of 1.28, and a fresh network's scores hardly more, so that at first masks are
             nearly random: a gain of 10 shortens trainings of a few hundred steps. That is ours.
-        optimizer: "prodigy" as published, or "adamw".
-        lr: Learning rate of AdamW; Prodigy finds its own.
-        weight_decay: Of the optimiser.
-        anneal_epochs: Length of the cosine annealing, see `optimizers.optimizers`.
+        network: Options of the network, see `networks.unet.UNetDecoder`; the defaults are the
+            published ones.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; Prodigy is
+            published.
         seed: Seed of the method's randomness.
 
     Raises:
@@ -76,33 +95,27 @@ class RaNEM(LearnedExplainer):
     """
 
     uses_targets = False
+    quick = unet.QUICK
+    optimizer_defaults = PRODIGY
 
     def __init__(
         self,
         explanandum: Explanandum,
         samples: int = 6,
-        sampling: Literal["stratified", "uniform"] = "stratified",
-        draw: Literal["image", "batch"] = "image",
         fills: list[OwnFill] | None = None,
-        shared_noise: bool = False,
-        threshold: Literal["kth", "next"] = "kth",
+        selection: SelectionOptions | None = None,
         delta: Literal["supervised", "unsupervised"] = "supervised",
         layer: int | str = -1,
         loss: Literal["row", "crossed"] = "row",
         deletion: bool = False,
         start: Literal["none", "pyramid_cam"] = "none",
         class_conditioned: bool = False,
-        block: Literal["separable", "plain"] = "separable",
-        widths: list[int] | None = None,
-        dropout: float = 0.2,
         gain: float = 1.0,
-        optimizer: Literal["prodigy", "adamw"] = "prodigy",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-4,
-        anneal_epochs: int = 20,
+        network: UNetOptions | None = None,
+        optimizer: OptimizerOptions | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(explanandum, lr, seed=seed)
+        super().__init__(explanandum, optimizer, seed)
         self.fills = fills or ["mean", "kernel_blur", "noise"]
         if samples < 1 or gain <= 0:
             raise ValueError(f"samples and gain must be positive, got {samples} and {gain}")
@@ -115,21 +128,20 @@ class RaNEM(LearnedExplainer):
             raise ValueError("deletion asks each image about its own class: use loss: row")
         if class_conditioned and explanandum.num_classes < 2:
             raise ValueError("class_conditioned needs an explanandum of at least two classes")
-        self.samples, self.draw, self.shared_noise = samples, draw, shared_noise
+        self.samples = samples
+        self.selection: SelectionOptions = self.complete("selection", SELECTION)
         self.gain = gain
-        self.sampling: Literal["stratified", "uniform"] = sampling
-        self.threshold: Literal["kth", "next"] = threshold
         self.delta, self.layer = delta, layer
         self.loss: Literal["row", "crossed"] = loss
         self.deletion, self.start, self.conditioned = deletion, start, class_conditioned
         self.class_specific = class_conditioned or start != "none"
-        self.network = unet.decoder(explanandum, block, widths, dropout, extra=int(start != "none"))
+        self.network = unet.decoder(
+            explanandum, self.complete("network", unet.PUBLISHED), extra=int(start != "none")
+        )
         if start != "none":
             nn.init.zeros_(self.network.head.weight)  # nothing is added at first
         if class_conditioned:
             self.gate = unet.ClassGate(explanandum.num_classes, self.network.depth)
-        self.optimizer: Literal["prodigy", "adamw"] = optimizer
-        self.weight_decay, self.anneal_epochs = weight_decay, anneal_epochs
         self.warned = False
 
     def forward(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -224,13 +236,15 @@ class RaNEM(LearnedExplainer):
         And which of them (B, S) lack these instead: with `deletion` every second one.
         """
         batch, size = scores.shape[0], scores.shape[1:]
-        draws = batch if self.draw == "image" else 1
-        k = draw_k(draws, self.samples, size.numel(), self.sampling, generator)
+        draws = batch if self.selection["draw"] == "image" else 1
+        k = draw_k(draws, self.samples, size.numel(), self.selection["sampling"], generator)
         choice = torch.randint(len(self.fills), (draws,), generator=generator).expand(batch)
         noise = gumbel(
-            (batch, 1 if self.shared_noise else self.samples, *size), generator, scores.device
+            (batch, 1 if self.selection["shared_noise"] else self.samples, *size),
+            generator,
+            scores.device,
         )
-        masks = omega(scores, k.expand(batch, -1), noise, self.threshold)
+        masks = omega(scores, k.expand(batch, -1), noise, self.selection["threshold"])
         removed = torch.zeros(batch, self.samples, dtype=torch.bool)
         if self.deletion:
             parity = torch.randint(2, (draws, 1), generator=generator)
@@ -242,12 +256,6 @@ class RaNEM(LearnedExplainer):
                 rows = (choice == number).nonzero()[:, 0].to(images.device)
                 fill[rows] = self.explanandum.fill(name, generator)(images[rows])
         return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks.unsqueeze(2), removed
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Prodigy or AdamW, annealed by epoch."""
-        return optimizers.optimizers(
-            self, self.optimizer, self.lr, self.weight_decay, self.anneal_epochs
-        )
 
 
 def another(probabilities: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,12 +2,12 @@
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional.fills import OwnFill
 from explainers.perturbation import grids
+from explainers.perturbation.viewer import Viewer
 
 
 class RISE(Explainer):
@@ -32,6 +32,8 @@ class RISE(Explainer):
     Raises:
         ValueError: If a number is out of range or the fill unknown.
     """
+
+    speed_only = ("batch_size", "channels_last")
 
     def __init__(
         self,
@@ -61,9 +63,8 @@ class RISE(Explainer):
     @torch.no_grad()
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
-        generator = self.generator()
+        generator, (height, width) = self.generator(), images.shape[-2:]
         fills = self.explanandum.fill(self.fill, generator)(images).expand_as(images)
-        height, width = images.shape[-2:]
         batches = grids.rise(
             self.masks,
             (height, width),
@@ -73,17 +74,14 @@ class RISE(Explainer):
             generator,
             images.device,
         )
-        # One buffer: new memory is slow to get.
-        form = torch.channels_last if self.channels_last else torch.contiguous_format
-        masked = images.new_empty(self.batch_size, *images.shape[1:]).to(memory_format=form)
-        images, fills = images.to(memory_format=form), fills.to(memory_format=form)
+        layout = (self.batch_size, self.channels_last)
+        viewer = Viewer(self.explanandum, images, *layout, "RISE", self.masks * len(images))
+        shown, hidden = viewer.planes(images), viewer.planes(fills)
         sums = images.new_zeros(*classes.shape, height * width)
-        total = -(-self.masks // self.batch_size)
-        # A bar only in terminals, and only for what takes longer than a second.
-        for batch in tqdm(batches, "RISE", total, leave=False, delay=1, disable=None):
-            part = masked[: len(batch)]
-            for image, hidden, wanted, result in zip(images, fills, classes, sums, strict=True):
-                torch.addcmul(hidden, image - hidden, batch[:, None], out=part)  # masking.blend
-                found = self.explanandum.probabilities(part)[:, wanted]  # (n, k)
-                result += found.mT @ batch.flatten(1)
+        with viewer.bar:
+            for masks in batches:
+                wide = masks.repeat_interleave(viewer.repeat, dim=2)
+                for image, fill, wanted, result in zip(shown, hidden, classes, sums, strict=True):
+                    found = viewer.masked(image, fill, wide)[:, wanted]  # (n, k)
+                    result += found.mT @ masks.flatten(1)
         return sums.view(*classes.shape, height, width) / (self.masks * self.probability)

@@ -1,14 +1,15 @@
 """RTIS: masks that preserve the class, destroy it when removed, and stay small and smooth."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
-from explainers.functional import losses, masking, planes, smoothing
+from explainers.explanandum import Explanandum
+from explainers.functional import losses, masking, smoothing
 from explainers.learned import LearnedExplainer
-from explainers.networks import deeplab
+from explainers.networks.deeplab import PUBLISHED, QUICK, DeepLabOptions, DeepLabV3
+from explainers.optimizers import ADAM, OptimizerOptions
 
 
 class RTIS(LearnedExplainer):
@@ -28,73 +29,47 @@ class RTIS(LearnedExplainer):
 
     Args:
         explanandum: The frozen classifier to explain.
-        backbone: See `deeplab.DeepLabV3`.
-        pretrained: Start the backbone from ImageNet weights.
-        backbone_weights: Or from a local file of a classifier with the same backbone, such as the
-            explanandum's own: then class-specific masks take far fewer steps.
-        freeze_backbone: Train the decoder alone: for few images or little time.
-        decoder_channels: Width of the decoder (not for torchvision's backbones).
-        atrous_rates: Dilations of the decoder (not for torchvision's backbones).
-        output_stride: 8 as published, or 16 for cheaper, coarser maps (not for torchvision's
-            backbones).
+        network: Options of the mask network, see `networks.deeplab.DeepLabV3`.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; the learning rate is
+            1e-4.
         tv: Weight of the squared total variation.
         area: Weight of the mask's area (RTIS's paper: 1e-3; its NN-Explainer adaptation: 1).
         area_power: Exponent of each mask value in the area.
         destroyer: Weight of the class probability that is left when the mask is removed.
         destroyer_power: Its exponent.
-        lr: Learning rate of Adam.
-        schedule: "constant", or "cosine" with warm-up.
         seed: Seed of the method's randomness.
     """
 
     is_mask = True
+    quick = QUICK
+    optimizer_defaults: ClassVar[OptimizerOptions] = {**ADAM, "lr": 1e-4}
 
     def __init__(
         self,
         explanandum: Explanandum,
-        backbone: str = "torchvision/resnet50",
-        pretrained: bool = False,
-        backbone_weights: str | None = None,
-        freeze_backbone: bool = False,
-        decoder_channels: int = 256,
-        atrous_rates: list[int] | None = None,
-        output_stride: Literal[8, 16] = 8,
+        network: DeepLabOptions | None = None,
+        optimizer: OptimizerOptions | None = None,
         tv: float = 10.0,
         area: float = 1.0,
         area_power: float = 1.0,
         destroyer: float = 5.0,
         destroyer_power: float = 0.3,
-        lr: float = 1e-4,
-        schedule: Literal["constant", "cosine"] = "constant",
         seed: int = 0,
     ) -> None:
-        super().__init__(explanandum, lr, schedule, seed)
-        rates = atrous_rates or [12, 24, 36]
-        self.network = deeplab.DeepLabV3(
-            explanandum.num_classes,
-            backbone,
-            pretrained,
-            backbone_weights,
-            freeze_backbone,
-            decoder_channels,
-            (rates[0], rates[1], rates[2]),
-            output_stride,
-        )
+        super().__init__(explanandum, optimizer, seed)
+        options = self.complete("network", PUBLISHED)
+        self.network = DeepLabV3(explanandum.num_classes, **options)
         self.tv, self.area, self.area_power = tv, area, area_power
         self.destroyer, self.destroyer_power = destroyer, destroyer_power
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Class logits (B, K, h, w) at the network's own resolution."""
-        return losses.widen(self.network(self.explanandum.normalize(images)))
-
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Target mask in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
+        """Masks (B, H, W) in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
         self.check_inputs(images, targets)
-        return planes.max_over_classes(self.logits(images), targets, images.shape[-2:]).sigmoid()
+        return self.network.target_masks(self.explanandum.normalize(images), targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Masks (B, k, H, W) of several classes an image, from one forward pass."""
-        return planes.gather_classes(self.logits(images), classes, images.shape[-2:]).sigmoid()
+        """Masks (B, k, H, W) of several classes of each image, from one forward pass."""
+        return self.network.class_masks(self.explanandum.normalize(images), classes)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted terms of RTIS's eq. 2, each the mean over images."""

@@ -4,12 +4,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from explainers.base import Explainer
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import planes
 from explainers.functional.fills import OwnFill
+from explainers.perturbation.viewer import Viewer
 
 
 class SlidingPatch(Explainer):
@@ -42,6 +42,8 @@ class SlidingPatch(Explainer):
     Raises:
         ValueError: If a number is out of range or an option unknown.
     """
+
+    speed_only = ("batch_size",)
 
     def __init__(
         self,
@@ -92,24 +94,20 @@ class SlidingPatch(Explainer):
         rows, columns = (range(0, extent - patch + 1, stride) for extent in (height, width))
         places = [(y, x) for y in rows for x in columns]
         fills = self.explanandum.fill(self.fill, self.generator())(images).expand_as(images)
-        shown = images.new_empty(self.batch_size, *images.shape[1:])
         result = images.new_empty(*classes.shape, len(places))
-        # A bar only in terminals, and only for what takes longer than a second.
-        total = len(images) * len(places)
-        with tqdm(None, "SP", total, leave=False, delay=1, disable=None) as bar:
-            for image, hidden_image, wanted, found in zip(
-                images, fills, classes, result, strict=True
-            ):
-                whole = self.explanandum.probabilities(image[None])[0, wanted]
+        total = len(images) * (1 + len(places))
+        viewer = Viewer(self.explanandum, images, self.batch_size, title="SP", total=total)
+        with viewer.bar:
+            for image, fill, wanted, found in zip(images, fills, classes, result, strict=True):
+                whole = viewer.probabilities(viewer.copies(image, 1))[0, wanted]
                 for start in range(0, len(places), self.batch_size):
                     batch = places[start : start + self.batch_size]
-                    part = shown[: len(batch)].copy_(image)
-                    for occluded, (y, x) in zip(part, batch, strict=True):
+                    shown = viewer.copies(image, len(batch))
+                    for occluded, (y, x) in zip(shown, batch, strict=True):
                         window = slice(y, y + patch), slice(x, x + patch)
-                        occluded[:, *window] = hidden_image[:, *window]
-                    hidden = self.explanandum.probabilities(part)[:, wanted]
+                        occluded[:, *window] = fill[:, *window]
+                    hidden = viewer.probabilities(shown)[:, wanted]
                     found[:, start : start + len(batch)] = (whole - hidden).mT
-                    bar.update(len(batch))
         return result.view(*classes.shape, len(rows), len(columns))
 
 

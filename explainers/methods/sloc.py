@@ -1,22 +1,21 @@
 """SLOC: a map whose sums under random masks come close to what the classifier says of them."""
 
-import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.checkpoint import load
-from explainers.explanandum.frozen import Explanandum
+from explainers.checkpoint import load_beside
+from explainers.explanandum import Explanandum
 from explainers.functional.fills import OwnFill
 from explainers.optimization import completeness
+from explainers.optimization.completeness import SOLVER, STEPS, SolverOptions
 from explainers.optimization.snapshots import KeepBest, KeepSteps, Observer
 from explainers.perturbation import responses
 from explainers.perturbation.patches import PatchSums
-
-STEPS = {"adam": 501, "admm": 20}
+from explainers.perturbation.responses import PATCHES, PatchOptions
 
 
 class SLOC(Explainer):
@@ -36,18 +35,10 @@ class SLOC(Explainer):
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
-        masks: Number of masks, divided evenly among the sides.
-        sides: Sides of the squares, in pixels of an image whose shorter side is 224, and scaled
-            with that side; None takes [32, 56].
-        probability: Probability that a square is kept: one number, or one for each side (the
-            paper's SLOC_xp: 0.2 for ViT-B, 0.3 for ViT-S, 0.6 for ResNet50 and DenseNet201). None
-            chooses among 0.2, 0.25 ... 0.8 for each image and side: where responses vary most.
-        tuning_masks: Masks for each candidate of that choice.
+        masks: Number of masks.
+        patches: Options of the masks, see `responses.PatchOptions`.
         fill: What replaces a pixel, as in `fills.fill`, but "images"; published is "mean".
-        solver: "admm" comes to the minimum of the loss, "adam" near it in the published steps.
-        steps: Of the solver; None takes 20 of ADMM, 501 of Adam as published.
-        lr: Of Adam, in the released code's units: a step changes a pixel by about lr / (3 H W).
-        lr_decay: Factor of lr every 45 steps; the released code names 0.9 but runs with 1.
+        solver: Options of the solver, see `completeness.SolverOptions`.
         lambda1: Weight of the sum of absolute values.
         lambda2: Weight of the sum of squared neighbour differences.
         units: Of lambda1 and lambda2. "released": as the code and, by their numbers, the paper's
@@ -55,9 +46,6 @@ class SLOC(Explainer):
             across. "paper": as eq. 4 prints them; there lambda1 of 0.01 gives a map of zeros.
         start: Checkpoint of an explainer of the same classifier; the optimisation begins with its
             map instead of noise.
-        monitor: SLOC_m: of Adam's maps every 15 steps after step 50 and the last, the one with the
-            best insertion minus deletion: `KeepBest`. That selects by what SLOCCurves measures: say
-            so in any table. It costs 20 forward passes a snapshot and class.
         runs: Independent repetitions, each with its own masks and noise.
         aggregation: Of the runs' maps, pixel by pixel: "mean", "median", "min" or "product" (its
             root, which ranks alike; 0 where a map is not positive).
@@ -72,23 +60,20 @@ class SLOC(Explainer):
         ValueError: If an argument is out of range, or `start` explains another classifier.
     """
 
+    speed_only = ("batch_size", "channels_last")
+    quick: ClassVar = {"masks": 300, "patches": {"tuning_masks": 20}}
+
     def __init__(
         self,
         explanandum: Explanandum,
         masks: int = 1000,
-        sides: int | list[int] | None = None,
-        probability: float | list[float] | None = None,
-        tuning_masks: int = 50,
+        patches: PatchOptions | None = None,
         fill: OwnFill = "mean",
-        solver: Literal["adam", "admm"] = "admm",
-        steps: int | None = None,
-        lr: float = 0.1,
-        lr_decay: float = 1.0,
+        solver: SolverOptions | None = None,
         lambda1: float = 0.01,
         lambda2: float = 0.1,
         units: Literal["released", "paper"] = "released",
         start: str | None = None,
-        monitor: bool = False,
         runs: int = 1,
         aggregation: Literal["mean", "median", "min", "product"] = "mean",
         share: bool = False,
@@ -97,18 +82,21 @@ class SLOC(Explainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)
-        sides = [32, 56] if sides is None else sides
+        patches = self.complete("patches", PATCHES)
+        name = (solver or {}).get("name", SOLVER["name"])
+        defaults: SolverOptions = {**SOLVER, "steps": STEPS[name]}
+        self.solver = self.complete("solver", defaults)
+        sides, probability = patches["sides"], patches["probability"]
         self.sides = [sides] if isinstance(sides, int) else list(sides)
         each = probability if isinstance(probability, list) else [probability] * len(self.sides)
         self.probability: list[float | None] = list(each)
-        self.masks, self.tuning_masks, self.fill = masks, tuning_masks, fill
-        self.solver, self.steps = solver, STEPS.get(solver, 0) if steps is None else steps
-        self.lr, self.lr_decay, self.monitor = lr, lr_decay, monitor
+        self.masks, self.tuning_masks, self.fill = masks, patches["tuning_masks"], fill
+        self.steps = int(self.solver["steps"] or 0)
         self.lambda1, self.lambda2, self.units = lambda1, lambda2, units
         self.runs, self.aggregation, self.share = runs, aggregation, share
         self.batch_size, self.channels_last = batch_size, channels_last
         self._check()
-        self.start = None if start is None else _load(start, explanandum)
+        self.start = None if start is None else load_beside(explanandum, start)
 
     def _check(self) -> None:
         positive = [*self.sides, self.tuning_masks, self.runs, self.batch_size]
@@ -125,9 +113,11 @@ class SLOC(Explainer):
                 "probability must be None, a number in (0, 1] or a list of one for each of the "
                 f"sides {self.sides}, got {self.probability}"
             )
-        if self.monitor and self.solver != "adam":
-            raise ValueError("monitor chooses among the maps of Adam: set solver to 'adam'")
-        if min(self.lr, self.lr_decay, self.lambda1, self.lambda2) < 0:
+        if self.solver["monitor"] and self.solver["name"] != "adam":
+            raise ValueError(
+                "monitor chooses among the maps of Adam: give the solver the name 'adam'"
+            )
+        if min(self.solver["lr"], self.solver["lr_decay"], self.lambda1, self.lambda2) < 0:
             raise ValueError("lr, lr_decay, lambda1 and lambda2 must not be negative")
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -219,7 +209,7 @@ class SLOC(Explainer):
         whole, parts = self.measure(images, classes, run)
         begin = self._begin(images, classes, whole, run, start)
         best = None
-        if self.monitor:
+        if self.solver["monitor"]:
             layout = (self.steps, self.batch_size, self.channels_last)
             best = KeepBest(self.explanandum, images, self._fills(images), classes, *layout)
         observers = [o for o in (observe, best) if o is not None]
@@ -257,14 +247,15 @@ class SLOC(Explainer):
     ) -> Tensor:
         wanted, gap = part.responses.flatten(0, 1), self.gap(part.sums)
         with torch.autocast(begin.device.type, enabled=False):
-            if self.solver == "admm":
+            if self.solver["name"] == "admm":
                 return completeness.admm(
                     completeness.factors(gap), wanted, begin, self.steps, watch
                 )
             # The released code counts all colours, and its gradients are three times ours.
-            lr, eps = self.lr / (3 * begin[0].numel()), 1e-8 / 3
+            lr, eps = self.solver["lr"] / (3 * begin[0].numel()), 1e-8 / 3
+            decay = self.solver["lr_decay"]
             return completeness.adam(
-                gap, wanted, begin, self.steps, lr, self.lr_decay, eps=eps, observe=watch
+                gap, wanted, begin, self.steps, lr, decay, eps=eps, observe=watch
             )
 
 
@@ -284,14 +275,3 @@ def aggregate(maps: Tensor, how: str) -> Tensor:
         return maps.clamp(min=0).log().mean(dim=0).exp()
     ranked, middle = maps.sort(dim=0).values, len(maps) // 2
     return (ranked[middle] + ranked[(len(maps) - 1) // 2]) / 2
-
-
-def _load(path: str, explanandum: Explanandum) -> Explainer:
-    """The explainer of a checkpoint, which must be of the same classifier."""
-    twin = copy.deepcopy(explanandum).cpu()
-    before = {name: value.clone() for name, value in twin.state_dict().items()}
-    explainer = load(path, map_location="cpu", explanandum=twin)
-    if any(not torch.equal(value, before[name]) for name, value in twin.state_dict().items()):
-        raise ValueError(f"start: {path} explains another classifier")
-    explainer.explanandum = explanandum
-    return explainer

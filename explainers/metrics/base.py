@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
 from explainers.metrics import statistics
 
@@ -39,6 +39,7 @@ class PerImageMetric(Metric):
     wants_unit_maps = (
         False  # True: maps must lie in [0, 1], so those that are not masks get min-maxed before
     )
+    speed_only: tuple[str, ...] = ()  # arguments that change speed and memory, but no value
     # torchmetrics knows only one figure a metric, hence one direction
     higher_is_better: bool | dict[str, bool] = True  # type: ignore[assignment]
     full_state_update = False
@@ -147,6 +148,10 @@ class PerImageMetric(Metric):
 
     def details(self, values: statistics.Columns) -> str:
         """Further lines for a printed report, from per-image columns (N,); none by default."""
+        return ""
+
+    def note(self, size: tuple[int, int]) -> str:
+        """What a reader of the table must know, for images (H, W); nothing by default."""
         return ""
 
     def compute(self) -> dict[str, Tensor]:

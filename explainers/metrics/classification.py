@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric, exact, masked_logits
 from explainers.metrics.statistics import Columns, nan_mean

@@ -1,55 +1,60 @@
 """Faithfulness: what the classifier says while pixels vanish or appear in the order of the map."""
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import fills
 from explainers.functional.fills import Fill, FillName, Inpainted
-from explainers.metrics.base import PerImageMetric
-from explainers.options import check_choices
+from explainers.metrics.curve_metric import CurveMetric, Value, curve_values
+from explainers.options import check_choices, complete
 from explainers.perturbation import curves
-from explainers.perturbation.curves import Curve, Order, Responses
-
-Value = Literal["probability", "logit", "hit", "unchanged"]
+from explainers.perturbation.curves import Curve, Order
 
 
-class _CurveMetric(PerImageMetric):
-    """Follows one class, one-hot; `Score` decides which, and with it the map."""
+class AreaOptions(TypedDict, total=False):
+    """How the points of a curve become one number.
 
-    needs = ("images", "maps", "targets", "explanandum")
-    per_class = True
+    Args:
+        rule: "trapezoid" or "mean" of the points.
+        part: Fractions of the steps between which points count.
+        skip_first: Leave out the first of these points.
+        scale: Factor of the result, such as 100.
+    """
 
-    def __init__(self, batch_size: int = 16, channels_last: bool = True) -> None:
-        super().__init__()
-        self.batch_size, self.channels_last = batch_size, channels_last
-
-    def run(
-        self,
-        settings: list[Curve],
-        images: Tensor,
-        maps: Tensor,
-        targets: Tensor,
-        explanandum: Explanandum,
-        seed: int = 0,
-    ) -> list[Responses]:
-        """Responses along each curve, `curves.run` with this metric's batches."""
-        return curves.run(
-            explanandum,
-            images,
-            maps,
-            targets,
-            settings,
-            batch_size=self.batch_size,
-            channels_last=self.channels_last,
-            seed=seed,
-        )
+    rule: Literal["trapezoid", "mean"]
+    part: list[float]
+    skip_first: bool
+    scale: float
 
 
-class RISECurves(_CurveMetric):
+class FillOptions(TypedDict, total=False):
+    """Options of a fill.
+
+    Args:
+        sigma: Width of "blur" in pixels.
+        bank: Folder of pictures for "images"; None takes other images of the batch, and the value
+            then depends on the batch.
+        count: Number of curves with independent fills "noise" or "images"; the result is the mean
+            over them.
+        seed: Seed of these fills.
+    """
+
+    sigma: float
+    bank: str | None
+    count: int
+    seed: int
+
+
+AREA: AreaOptions = {"rule": "trapezoid", "part": [0.0, 1.0], "skip_first": False, "scale": 1.0}
+FILL: FillOptions = {"sigma": 10.0, "bank": None, "count": 1, "seed": 0}
+
+
+class RISECurves(CurveMetric):
     """Areas under RISE's insertion and deletion curves of the probability, and their difference.
 
     Deletion replaces the most relevant pixels by the mean colour first; insertion restores them
@@ -65,6 +70,9 @@ class RISECurves(_CurveMetric):
         steps: Equal steps instead.
         deletion_fill: Name of a fill, see `fills.fill`.
         insertion_fill: Name of a fill.
+        draws: Look at so many points of each curve only, drawn without replacement, the same for
+            all images: an estimate by Monte Carlo (Ra-NEM, eq. 6). With `pixels` 1 the points are
+            drawn from all H W. How far it may be off stands below the table.
         batch_size: Perturbed images a forward pass.
         channels_last: Memory layout of these batches.
     """
@@ -83,34 +91,37 @@ class RISECurves(_CurveMetric):
         steps: int | None = None,
         deletion_fill: FillName = "mean",
         insertion_fill: FillName = "kernel_blur",
+        draws: int | None = None,
         batch_size: int = 16,
         channels_last: bool = True,
     ) -> None:
         check_choices(type(self), locals())
-        super().__init__(batch_size, channels_last)
+        super().__init__(draws, batch_size, channels_last)
         _check(pixels, steps)
         self.pixels, self.steps = pixels, steps
         self.deletion_fill, self.insertion_fill = deletion_fill, insertion_fill
+
+    def setting(self, size: tuple[int, int]) -> Curve:
+        """The deletion curve of images (H, W)."""
+        pixels = self.pixels if self.steps or self.pixels else size[1]
+        return Curve("most", "image", self.deletion_fill, steps=self.steps, pixels=pixels)
 
     def score(
         self, images: Tensor, maps: Tensor, targets: Tensor, explanandum: Explanandum
     ) -> dict[str, Tensor]:
         """Areas (B,) for images (B, 3, H, W), maps (B, H, W) and one-hot targets (B, K)."""
-        pixels = self.pixels if self.steps or self.pixels else maps.shape[2]
-        settings = [
-            Curve("most", "fill", self.insertion_fill, steps=self.steps, pixels=pixels),
-            Curve("most", "image", self.deletion_fill, steps=self.steps, pixels=pixels),
-        ]
-        found = self.run(settings, images, maps, targets, explanandum)
-        insertion, deletion = (curves.auc(curve.probability) for curve in found)
+        deletion = self.setting((maps.shape[1], maps.shape[2]))
+        insertion = replace(deletion, start="fill", fill=self.insertion_fill)
+        found = self.run([insertion, deletion], images, maps, targets, explanandum)
+        areas = [self.area(curve.probability) for curve in found]
         return {
-            "InsertionAUC": insertion,
-            "DeletionAUC": deletion,
-            "Faithfulness": insertion - deletion,
+            "InsertionAUC": areas[0],
+            "DeletionAUC": areas[1],
+            "Faithfulness": areas[0] - areas[1],
         }
 
 
-class SLOCCurves(_CurveMetric):
+class SLOCCurves(CurveMetric):
     """SLOC's six figures from two removals, of the most and of the least relevant pixels first.
 
     POS and NEG are the areas under "the most probable class is still that of the clean image" when
@@ -126,6 +137,8 @@ class SLOCCurves(_CurveMetric):
     Args:
         steps: Equal steps.
         fill: Name of a fill, see `fills.fill`.
+        draws: Look at so many points of each curve only, see `RISECurves`; with `steps` H W they
+            are drawn from all pixels.
         batch_size: Perturbed images a forward pass.
         channels_last: Memory layout of these batches.
     """
@@ -145,22 +158,28 @@ class SLOCCurves(_CurveMetric):
         self,
         steps: int = 20,
         fill: FillName = "mean",
+        draws: int | None = None,
         batch_size: int = 16,
         channels_last: bool = True,
     ) -> None:
         check_choices(type(self), locals())
-        super().__init__(batch_size, channels_last)
+        super().__init__(draws, batch_size, channels_last)
         _check(None, steps)
         self.steps, self.fill = steps, fill
+
+    def setting(self, size: tuple[int, int]) -> Curve:
+        """The removal of the most relevant pixels."""
+        return Curve("most", fill=self.fill, steps=self.steps)
 
     def score(
         self, images: Tensor, maps: Tensor, targets: Tensor, explanandum: Explanandum
     ) -> dict[str, Tensor]:
         """Percentages (B,) for images (B, 3, H, W), maps (B, H, W) and one-hot targets (B, K)."""
-        settings = [Curve(order, fill=self.fill, steps=self.steps) for order in ("most", "least")]
+        first = self.setting((maps.shape[1], maps.shape[2]))
+        settings = [first, replace(first, order="least")]
         most, least = self.run(settings, images, maps, targets, explanandum)
-        pos, neg = (100 * curves.auc(curve_values(c, "unchanged", targets)) for c in (most, least))
-        deletion, insertion = (100 * curves.auc(c.probability) for c in (most, least))
+        pos, neg = (100 * self.area(curve_values(c, "unchanged", targets)) for c in (most, least))
+        deletion, insertion = (100 * self.area(c.probability) for c in (most, least))
         return {
             "POS": pos,
             "NEG": neg,
@@ -171,11 +190,11 @@ class SLOCCurves(_CurveMetric):
         }
 
 
-class CurveAUC(_CurveMetric):
+class CurveAUC(CurveMetric):
     """The area under any one perturbation curve; higher is better where relevance should help.
 
     The masking-explanations papers' base metric: start "fill", pixels 1792, rule "mean", skip_first
-    true, fill "mean" (gray) or "images" with 40 draws.
+    true, fill "mean" (gray) or "images", 40 of them.
 
     Args:
         name: Column of the value.
@@ -186,15 +205,10 @@ class CurveAUC(_CurveMetric):
         pixels: Pixels a step.
         value: "probability" or "logit" of the followed class, "hit" (1 where it is the most
             probable class) or "unchanged" (1 where the most probable class is that of the image).
-        rule: "trapezoid" or "mean" of the points.
-        part: Fractions of the steps between which points count.
-        skip_first: Leave out the first of these points.
-        scale: Factor of the result, such as 100.
-        sigma: Width of the fill "blur".
-        bank: A folder of pictures for the fill "images"; None takes other images of the batch, and
-            the value then depends on the batch.
-        draws: Curves with independent fills "noise" or "images"; the result is their mean.
-        seed: Of these fills.
+        area: How the points become a number, see `AreaOptions`.
+        fill_options: Options of the fill, see `FillOptions`.
+        draws: Look at so many points only and take their mean, see `RISECurves`; not with random
+            fills, nor with `area`.
         inpainter: Fills instead of `fill`, see `Inpainted`.
         batch_size: Perturbed images a forward pass.
         channels_last: Memory layout of these batches.
@@ -212,29 +226,36 @@ class CurveAUC(_CurveMetric):
         steps: int | None = None,
         pixels: int | None = None,
         value: Value = "probability",
-        rule: Literal["trapezoid", "mean"] = "trapezoid",
-        part: tuple[float, float] = (0.0, 1.0),
-        skip_first: bool = False,
-        scale: float = 1.0,
-        sigma: float = 10.0,
-        bank: str | None = None,
-        draws: int = 1,
-        seed: int = 0,
+        area: AreaOptions | None = None,
+        fill_options: FillOptions | None = None,
+        draws: int | None = None,
         inpainter: Callable[[Tensor, Tensor], Tensor] | None = None,
         batch_size: int = 16,
         channels_last: bool = True,
     ) -> None:
         check_choices(type(self), locals())
-        super().__init__(batch_size, channels_last)
+        super().__init__(draws, batch_size, channels_last)
         _check(pixels, steps)
-        if draws < 1 or (draws > 1 and fill not in ("noise", "images")):
-            raise ValueError(f"{draws} draws of the fill {fill!r}; only random fills need several")
+        self.area_options = complete(area, AREA)
+        self.fill_options = complete(fill_options, FILL)
+        count, random = self.fill_options["count"], fill in ("noise", "images")
+        if count < 1 or (count > 1 and not random):
+            raise ValueError(
+                f"{count} fills {fill!r}; only noise and images differ from each other"
+            )
+        if draws is not None and (random or area):
+            raise ValueError(
+                "draws is the number of points to look at, not with random fills nor with area; "
+                "for several fills set fill_options: {count: ...}"
+            )
         self.names = (name,)
         self.order, self.start, self.fill = order, start, fill
-        self.steps, self.pixels, self.inpainter = steps, pixels, inpainter
-        self.value, self.rule, self.skip_first = value, rule, skip_first
-        self.part = [float(part[0]), float(part[1])]
-        self.scale, self.sigma, self.bank, self.draws, self.seed = scale, sigma, bank, draws, seed
+        self.steps, self.pixels, self.inpainter, self.value = steps, pixels, inpainter, value
+
+    def setting(self, size: tuple[int, int]) -> Curve:
+        """The curve of images (H, W)."""
+        pixels = self.pixels if self.steps or self.pixels else size[1]
+        return Curve(self.order, self.start, self.fill, steps=self.steps, pixels=pixels)
 
     def direction(self, figure: str) -> bool:
         """Whether more is better: restoring the most or removing the least relevant pixels."""
@@ -244,36 +265,28 @@ class CurveAUC(_CurveMetric):
         self, images: Tensor, maps: Tensor, targets: Tensor, explanandum: Explanandum
     ) -> dict[str, Tensor]:
         """Area (B,) for images (B, 3, H, W), maps (B, H, W) and one-hot targets (B, K)."""
-        pixels = self.pixels if self.steps or self.pixels else maps.shape[2]
-        settings = [
-            Curve(self.order, self.start, fill, steps=self.steps, pixels=pixels)
-            for fill in self._fills(images, explanandum)
-        ]
-        found = self.run(settings, images, maps, targets, explanandum, self.seed)
+        whole = self.setting((maps.shape[1], maps.shape[2]))
+        settings = [replace(whole, fill=fill) for fill in self._fills(images, explanandum)]
+        seed, options = self.fill_options["seed"], self.area_options
+        found = self.run(settings, images, maps, targets, explanandum, seed)
         values = torch.stack([curve_values(c, self.value, targets) for c in found]).mean(dim=0)
-        area = curves.auc(values, self.rule, self.part[0], self.part[1], self.skip_first)
-        return {self.names[0]: self.scale * area}
+        if self.draws is not None:
+            return {self.names[0]: self.area(values)}
+        start, end = options["part"]
+        area = curves.auc(values, options["rule"], start, end, options["skip_first"])
+        return {self.names[0]: options["scale"] * area}
 
     def _fills(self, images: Tensor, explanandum: Explanandum) -> list[Tensor | Fill]:
         if self.inpainter is not None:
             return [Inpainted(self.inpainter)]
-        bank = fills.read_bank(self.bank, *images.shape[2:]) if self.bank else None
-        seeds = range(self.seed, self.seed + self.draws)
-        drawn = [explanandum.fill(self.fill, seed, self.sigma, bank) for seed in seeds]
+        options = self.fill_options
+        height, width = images.shape[-2:]
+        bank = fills.read_bank(options["bank"], height, width) if options["bank"] else None
+        seeds = range(options["seed"], options["seed"] + options["count"])
+        several = [explanandum.fill(self.fill, seed, options["sigma"], bank) for seed in seeds]
         if self.fill == "images" and bank is None:
-            return [fill(images) for fill in drawn]
-        return list(drawn)
-
-
-def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:
-    """The points of a curve as numbers, (B, n + 1) float64: see `CurveAUC`."""
-    if value == "probability":
-        return found.probability
-    if value == "logit":
-        return found.logit
-    if value == "hit":
-        return (found.top == targets.int().argmax(dim=1, keepdim=True).cpu()).double()
-    return (found.top == found.clean.unsqueeze(1)).double()
+            return [fill(images) for fill in several]
+        return list(several)
 
 
 def _check(pixels: int | None, steps: int | None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.metrics.base import PerImageMetric, exact
 from explainers.metrics.parts import (
     Deletions,

@@ -14,7 +14,7 @@ from scipy.interpolate import LinearNDInterpolator
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.metrics.base import PerImageMetric
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
@@ -124,6 +124,7 @@ class InformationCurves(PerImageMetric):
     names = ("AIC", "SIC")
     needs = ("images", "maps", "targets", "explanandum")
     per_class = True
+    speed_only = ("workers", "batch_size")
 
     def __init__(
         self,

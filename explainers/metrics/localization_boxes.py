@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.metrics.base import PerImageMetric, exact
 from explainers.metrics.boxes import box_iou, map_boxes, tight_boxes
 from explainers.metrics.statistics import Columns, nan_mean

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve
 
@@ -44,17 +44,31 @@ def monte_carlo_auc(
     Raises:
         ValueError: If the curve has fewer points than `draws`, or `draws` is below 1.
     """
-    size = maps.shape[1] * maps.shape[2]
+    part = drawn(curve, maps[0].numel(), draws, generator)
+    found = curves.run(
+        explanandum, images, maps, targets, [part], batch_size, channels_last=channels_last
+    )
+    return found[0].probability.mean(dim=1)
+
+
+def drawn(curve: Curve, size: int, draws: int, generator: torch.Generator | None = None) -> Curve:
+    """A curve of some points 1 to n of another, drawn uniformly without replacement.
+
+    Args:
+        curve: The whole curve; point 0, where it starts, is left out.
+        size: Number of pixels of the images.
+        draws: Number of points.
+        generator: Randomness, on the CPU.
+
+    Raises:
+        ValueError: If the curve has fewer points than `draws`, or `draws` is below 1.
+    """
     replaced = curve.replaced(size)[1:]
     if not 1 <= draws <= len(replaced):
         raise ValueError(f"draws must be in [1, {len(replaced)}], got {draws}")
     picked = torch.randperm(len(replaced), generator=generator)[:draws].sort().values.tolist()
     changed = [replaced[i] if curve.start == "image" else size - replaced[i] for i in picked]
-    part = replace(curve, steps=None, pixels=None, counts=tuple(changed))
-    found = curves.run(
-        explanandum, images, maps, targets, [part], batch_size, channels_last=channels_last
-    )
-    return found[0].probability.mean(dim=1)
+    return replace(curve, steps=None, pixels=None, counts=tuple(changed))
 
 
 def half_width(

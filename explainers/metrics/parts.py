@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.metrics.base import exact, pixel_sum
 
 MOST_PARTS = 8  # of one object: the classifier sees every subset of them

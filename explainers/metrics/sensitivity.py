@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric, exact, pixel_sum
 
@@ -62,7 +62,7 @@ class AverageSensitivity(PerImageMetric):
         explainer: Any,
     ) -> dict[str, Tensor]:
         """Mean change (B,) of the maps (B, H, W) of images (B, 3, H, W)."""
-        if "masks" in explainer.needs:
+        if explainer.needs_masks:
             return {"AverageSensitivity": torch.full((len(maps),), torch.nan)}
         generator = torch.Generator().manual_seed(self.seed)
         clean, total = masking.minmax(maps), torch.zeros(len(maps), dtype=torch.float64)

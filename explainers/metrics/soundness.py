@@ -95,6 +95,7 @@ class CompletenessSoundness(PerImageMetric):
 
     names = ("Completeness", "Soundness")
     needs = ("images", "logits", "explanandum", "explainer")
+    speed_only = ("batch_size",)
 
     def __init__(
         self,

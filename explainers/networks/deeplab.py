@@ -1,10 +1,41 @@
-"""Trainable mask networks, and single class maps out of many without storing all."""
+"""The segmentation network that explains all classes in one forward pass."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict
 
 from torch import Tensor, nn
 
 from explainers.files import read_state
+from explainers.functional import losses, planes
+
+
+class DeepLabOptions(TypedDict, total=False):
+    """Options of `DeepLabV3`; see there."""
+
+    backbone: str
+    pretrained: bool
+    backbone_weights: str | None
+    freeze_backbone: bool
+    decoder_channels: int
+    atrous_rates: list[int]
+    output_stride: Literal[8, 16]
+
+
+PUBLISHED: DeepLabOptions = {
+    "backbone": "torchvision/resnet50",
+    "pretrained": False,
+    "backbone_weights": None,
+    "freeze_backbone": False,
+    "decoder_channels": 256,
+    "atrous_rates": [12, 24, 36],
+    "output_stride": 8,
+}
+
+# A small network, for trials and tests: `quick` of the methods that are built on it.
+QUICK: dict[str, Any] = {
+    "network": {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]},
+    "optimizer": {"lr": 3e-3},
+}
 
 
 class DeepLabV3(nn.Module):
@@ -35,7 +66,7 @@ class DeepLabV3(nn.Module):
         backbone_weights: str | None = None,
         freeze_backbone: bool = False,
         decoder_channels: int = 256,
-        atrous_rates: tuple[int, int, int] = (12, 24, 36),
+        atrous_rates: Sequence[int] = (12, 24, 36),
         output_stride: Literal[8, 16] = 8,
     ) -> None:
         super().__init__()
@@ -88,10 +119,21 @@ class DeepLabV3(nn.Module):
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs (B, 3, H, W) -> class logits (B, C, h, w)."""
+        """Normalised inputs (B, 3, H, W) -> class logits (B, C, h, w), float32 at least."""
         features = self.encoder(inputs)
         logits: Tensor = self.decoder(features["out"] if isinstance(features, dict) else features)
-        return logits
+        return losses.widen(logits)
+
+    def target_masks(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Masks (B, H, W) in [0, 1] of whole targets (B, C) bool, at the size of the inputs.
+
+        The pixelwise maximum over the true classes; a target without a class gives 0.
+        """
+        return planes.max_over_classes(self(inputs), targets, inputs.shape[-2:]).sigmoid()
+
+    def class_masks(self, inputs: Tensor, classes: Tensor) -> Tensor:
+        """Masks (B, k, H, W) in [0, 1] of several classes (B, k) int64 of each input."""
+        return planes.gather_classes(self(inputs), classes, inputs.shape[-2:]).sigmoid()
 
 
 def _load_backbone(encoder: nn.Module, path: str) -> None:

@@ -2,15 +2,28 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 
 WIDTHS = (256, 128, 64, 32, 16)
+
+
+class UNetOptions(TypedDict, total=False):
+    """Options of `UNetDecoder`; see there."""
+
+    block: Literal["separable", "plain"]
+    widths: list[int]
+    dropout: float
+
+
+PUBLISHED: UNetOptions = {"block": "separable", "widths": list(WIDTHS), "dropout": 0.2}
+# A small network, for trials and tests: `quick` of the methods that are built on it.
+QUICK: dict[str, Any] = {"network": {"widths": [16] * 5}}
 
 
 class UNetDecoder(nn.Module):
@@ -86,23 +99,22 @@ class UNetDecoder(nn.Module):
         return scores
 
 
-def decoder(
-    explanandum: Explanandum,
-    block: Literal["separable", "plain"] = "separable",
-    widths: Sequence[int] | None = None,
-    dropout: float = 0.2,
-    extra: int = 0,
-) -> UNetDecoder:
-    """A decoder that fits the explanandum, whose features are looked at once, on a blank image.
+def decoder(explanandum: Explanandum, options: UNetOptions, extra: int = 0) -> UNetDecoder:
+    """A decoder that fits the features of an explanandum.
 
-    `extra` channels come with each level.
+    The explanandum is shown one blank image, of its own size, to learn their number and sizes.
+
+    Args:
+        explanandum: The classifier whose features are decoded.
+        options: Complete options of the decoder.
+        extra: Channels that join the features of every level.
     """
     height, width = explanandum.input_size
     with torch.no_grad():
         pyramid = explanandum.features(explanandum.mean.expand(1, 3, height, width))
     channels = [level.shape[1] + extra for level in pyramid]
     stride = round(width / pyramid[0].shape[-1])
-    return UNetDecoder(channels, stride, block, widths or WIDTHS, dropout)
+    return UNetDecoder(channels, stride, **options)
 
 
 class SeparableBlock(nn.Module):

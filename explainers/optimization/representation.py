@@ -1,4 +1,4 @@
-"""What the methods of the NEM family share: representations, class scores, optimisers."""
+"""What the methods of the NEM family share: representations and class scores."""
 
 import warnings
 from typing import Literal
@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers.explanandum import taps
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum, taps
 
 
 def representation(explanandum: Explanandum, images: Tensor, layer: int | str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from explainers.explanandum.frozen import Explanandum
+from explainers.explanandum import Explanandum
 from explainers.functional.fills import Fill, FillName, Inpainted
 from explainers.options import check_choices
 from explainers.perturbation.queue import Answers, Queue

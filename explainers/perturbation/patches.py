@@ -46,7 +46,7 @@ class Patches:
         return down.mT @ wide
 
 
-def patches(
+def draw_patches(
     count: int,
     size: tuple[int, int],
     side: int,

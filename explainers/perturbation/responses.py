@@ -2,17 +2,37 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from explainers.explanandum.frozen import Explanandum
-from explainers.perturbation import patches
+from explainers.explanandum import Explanandum
+from explainers.perturbation.patches import Patches, PatchSums, draw_patches
+from explainers.perturbation.viewer import Viewer
 
 CANDIDATES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
+
+
+class PatchOptions(TypedDict, total=False):
+    """Which random masks are shown: squares that are kept or not.
+
+    Args:
+        sides: Side of the squares, or several, in pixels of an image whose shorter side is 224;
+            they are scaled with that side. The masks are divided evenly among them.
+        probability: Probability that a square is kept: one number, or one for each side. The
+            paper's SLOC_xp has 0.2 for ViT-B, 0.3 for ViT-S, 0.6 for ResNet50 and DenseNet201. None
+            chooses among 0.2, 0.25 ... 0.8 for each image and side: where responses vary most.
+        tuning_masks: Number of masks for each candidate of that choice.
+    """
+
+    sides: int | list[int]
+    probability: float | list[float] | None
+    tuning_masks: int
+
+
+PATCHES: PatchOptions = {"sides": [32, 56], "probability": None, "tuning_masks": 50}
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,7 @@ class Measured(NamedTuple):
     """
 
     rows: Tensor
-    sums: patches.PatchSums
+    sums: PatchSums
     responses: Tensor
 
 
@@ -103,10 +123,10 @@ def measure(
         _LAST[explanandum] = facts, known
     if sampling not in known:
         base = filled.expand(len(images), -1).gather(1, classes)
-        viewer = _Viewer(explanandum, images, fills, sampling)
-        with viewer.bar:
-            keep = _choose(viewer, clean.argmax(dim=1, keepdim=True))
-            found = [_respond(viewer, classes, base, keep, p) for p in sorted(set(keep))]
+        view = _View(explanandum, images, fills, sampling)
+        with view.viewer.bar:
+            keep = _choose(view, clean.argmax(dim=1, keepdim=True))
+            found = [_respond(view, classes, base, keep, p) for p in sorted(set(keep))]
         known[sampling] = clean.gather(1, classes) - base, found
     return known[sampling]
 
@@ -115,9 +135,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.device == b.device and torch.equal(a, b)
 
 
-def _choose(viewer: "_Viewer", top: Tensor) -> list[tuple[float, ...]]:
+def _choose(view: "_View", top: Tensor) -> list[tuple[float, ...]]:
     """Keep probabilities of each image, one a side."""
-    sampling, size = viewer.sampling, viewer.size
+    sampling, size = view.sampling, view.viewer.size
     columns = []
     for number, (side, fixed) in enumerate(
         zip(sampling.sides, sampling.probabilities, strict=True)
@@ -128,38 +148,38 @@ def _choose(viewer: "_Viewer", top: Tensor) -> list[tuple[float, ...]]:
         spreads = []
         for candidate in CANDIDATES:
             generator = torch.Generator().manual_seed(_seeds(sampling)[1][number])
-            group = patches.patches(
+            group = draw_patches(
                 sampling.tuning_masks, size, side, candidate, generator, top.device
             )
-            seen = viewer.probabilities(group, torch.arange(len(top)), top)
+            seen = view.probabilities(group, torch.arange(len(top)), top)
             spreads.append(seen[:, 0].std(dim=1, correction=0))
         columns.append([CANDIDATES[i] for i in torch.stack(spreads).argmax(dim=0).tolist()])
     return list(zip(*columns, strict=True))
 
 
 def _respond(
-    viewer: "_Viewer",
+    view: "_View",
     classes: Tensor,
     base: Tensor,
     keep: list[tuple[float, ...]],
     chosen: tuple[float, ...],
 ) -> Measured:
     """Responses of the images whose keep probabilities are the chosen ones."""
-    sums = _mask_set(viewer.sampling, viewer.size, chosen, classes.device)
+    sums = _mask_set(view.sampling, view.viewer.size, chosen, classes.device)
     rows = torch.tensor([row for row, own in enumerate(keep) if own == chosen])
-    seen = [viewer.probabilities(group, rows, classes) for group in sums.groups]
+    seen = [view.probabilities(group, rows, classes) for group in sums.groups]
     return Measured(rows, sums, torch.cat(seen, dim=2) - base[rows, :, None])
 
 
 @lru_cache(maxsize=16)
 def _mask_set(
     sampling: Sampling, size: tuple[int, int], keep: tuple[float, ...], device: torch.device
-) -> patches.PatchSums:
+) -> PatchSums:
     """The masks; a fresh generator for each side, so that one set serves all images."""
     parts = zip(sampling.counts, sampling.sides, keep, _seeds(sampling)[0], strict=True)
-    return patches.PatchSums(
+    return PatchSums(
         [
-            patches.patches(count, size, side, p, torch.Generator().manual_seed(seed), device)
+            draw_patches(count, size, side, p, torch.Generator().manual_seed(seed), device)
             for count, side, p, seed in parts
         ]
     )
@@ -174,42 +194,26 @@ def _seeds(sampling: Sampling) -> list[list[int]]:
     return seeds
 
 
-class _Viewer:
-    """Shows images behind masks to the classifier, in full batches made in one buffer."""
+class _View:
+    """The images of a call with their fills, on the way to the classifier."""
 
     def __init__(
         self, explanandum: Explanandum, images: Tensor, fills: Tensor, sampling: Sampling
     ) -> None:
-        self.explanandum, self.sampling = explanandum, sampling
-        self.size = (images.shape[-2], images.shape[-1])
-        self.images, self.fills = self._planes(images), self._planes(fills)
-        self.buffer = images.new_empty(sampling.batch_size, *self.images.shape[1:])
+        self.sampling = sampling
+        layout = (sampling.batch_size, sampling.channels_last)
         total = len(images) * sampling.forwards()
-        # A bar only in terminals, and only for what takes longer than a second.
-        self.bar: tqdm[Any] = tqdm(None, "SLOC", total, leave=False, delay=1, disable=None)
+        self.viewer = Viewer(explanandum, images, *layout, "SLOC", total)
+        self.images, self.fills = self.viewer.planes(images), self.viewer.planes(fills)
 
-    def _planes(self, images: Tensor) -> Tensor:
-        """Pixels in the order of memory: (B, H W 3) if channels_last, else (B, 3, H W)."""
-        if self.sampling.channels_last:
-            return images.permute(0, 2, 3, 1).flatten(1)
-        return images.flatten(2)
-
-    def probabilities(self, group: patches.Patches, rows: Tensor, classes: Tensor) -> Tensor:
+    def probabilities(self, group: Patches, rows: Tensor, classes: Tensor) -> Tensor:
         """Probabilities (n, k, m) of classes (B, k) of the images `rows` under masks."""
-        last, batch, found = self.sampling.channels_last, self.sampling.batch_size, []
+        batch, found = self.sampling.batch_size, []
         for start in range(0, len(group.kept), batch):
-            keep = group.pixels(start, start + batch, 3 if last else 1).flatten(1)
-            shown = self.buffer[: len(keep)]
+            keep = group.pixels(start, start + batch, self.viewer.repeat)
             part = []
             for row in rows.tolist():
                 image, fill = self.images[row], self.fills[row % len(self.fills)]
-                torch.addcmul(fill, image - fill, keep if last else keep[:, None], out=shown)
-                pictures = (
-                    shown.view(-1, *self.size, 3).permute(0, 3, 1, 2)
-                    if last
-                    else shown.view(-1, 3, *self.size)
-                )
-                part.append(self.explanandum.probabilities(pictures)[:, classes[row]].mT)
-                self.bar.update(len(keep))
+                part.append(self.viewer.masked(image, fill, keep)[:, classes[row]].mT)
             found.append(torch.stack(part))
         return torch.cat(found, dim=2)

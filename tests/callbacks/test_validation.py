@@ -24,7 +24,7 @@ class Unlabelled(LightningDataModule):
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_it_is_the_faithfulness_of_the_first_images_and_chooses_a_checkpoint(tmp_path):
     torch.manual_seed(0)
-    method = RaNEM(planted.explanandum(), samples=2, widths=[8] * 4)
+    method = RaNEM(planted.explanandum(), samples=2, network={"widths": [8] * 4})
     best = ModelCheckpoint(dirpath=tmp_path, monitor="val/Faithfulness", mode="max")
     callbacks = [ValidationFaithfulness(images=6, steps=5), best]
     fit = trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, max_steps=6)

@@ -4,11 +4,13 @@ import pytest
 
 from explainers.callbacks.score import Score
 from explainers.evaluation.measure import measure
-from explainers.evaluation.provenance import data_name, describe
+from explainers.evaluation.provenance import arguments, data_name, describe
 from explainers.evaluation.scorefile import ScoreFile, complete, differences, read
 from explainers.evaluation.targets import take
 from explainers.methods.constant import Constant
 from explainers.methods.extremal import ExtremalPerturbation
+from explainers.methods.rise import RISE
+from explainers.metrics.faithfulness import RISECurves
 from explainers.metrics.localization import MAE
 from tests import planted
 from tests.support import Scenes, Truth, trainer
@@ -81,10 +83,18 @@ def test_differences_are_told_by_their_place():
     assert differences({"a": {"b": 1}}, {"a": 2}) == ["a was {'b': 1}, is 2"]
 
 
-def test_what_changes_only_the_cost_makes_no_difference():
-    old = {"a": {"batch_size": 1, "x": 1}, "metrics": {"m": {"workers": 2}}}
-    assert differences(old, {"a": {"pairs": 4, "x": 1}, "metrics": {"m": {}}}) == []
-    assert differences(old, {"a": {"x": 2}, "metrics": {"m": {}}}) == ["a.x was 1, is 2"]
+def test_differences_are_told_with_their_place():
+    old = {"a": {"x": 1, "network": {"widths": [8]}}, "metrics": {"m": {}}}
+    new = {"a": {"x": 2, "network": {"widths": [4]}}, "metrics": {"m": {}}}
+    assert differences(old, old) == []
+    assert differences(old, new) == ["a.x was 1, is 2", "a.network.widths was [8], is [4]"]
+
+
+def test_what_changes_only_the_cost_is_no_setting():
+    fast = RISE(planted.explanandum(), batch_size=1, channels_last=True)
+    assert describe(fast) == describe(RISE(planted.explanandum()))
+    assert arguments(RISECurves(batch_size=1)) == arguments(RISECurves())
+    assert arguments(RISECurves(steps=5)) != arguments(RISECurves())
 
 
 def test_settings_hold_tuples_as_well():

@@ -42,7 +42,7 @@ def test_micro_scores_by_hand(tmp_path):
 
 def test_the_head_alone_learns_and_the_rest_stays_asleep(tmp_path):
     torch.manual_seed(0)
-    model = Classifier("resnet18", 6, multi_label=True, head=["fc"], lr=1e-2)
+    model = Classifier("resnet18", 6, multi_label=True, head=["fc"], optimizer={"lr": 1e-2})
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     trainer(tmp_path).fit(
         model, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4)

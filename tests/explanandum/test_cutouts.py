@@ -60,7 +60,9 @@ def test_a_classifier_learns_that_surroundings_say_nothing(tmp_path):
     def after(share):
         torch.manual_seed(0)
         data = Shapes(image_size=[32, 32], batch_size=8, train_images=32, val_images=4)
-        model = Classifier("test_resnet", 6, True, lr=3e-3, cut_outs=share, freeze_statistics=True)
+        model = Classifier(
+            "test_resnet", 6, True, optimizer={"lr": 3e-3}, cut_outs=share, freeze_statistics=True
+        )
         trainer = Trainer(
             max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,

@@ -7,7 +7,9 @@ from torch.nn import functional as F
 from explainers.methods.deeplab import DeepLabExplainer
 from tests import planted
 
-SMALL = {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
+SMALL = {
+    "network": {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
+}
 
 
 def explainer(**changes):
@@ -17,7 +19,7 @@ def explainer(**changes):
 
 def fixed_logits(method, logits):
     """Let the method see these class logits, at the images' own resolution."""
-    method.logits = lambda images: logits
+    method.network.forward = lambda inputs: logits
     return method
 
 

@@ -4,7 +4,7 @@ import torch
 from explainers.methods.nem_t import NEMt
 from tests import planted
 
-SMALL = {"widths": [16, 16, 16, 16]}
+SMALL = {"network": {"widths": [16, 16, 16, 16]}}
 
 
 def seeded(seed=0):

@@ -4,7 +4,7 @@ import torch
 from explainers.methods.nem_u import NEMU
 from tests import planted
 
-SMALL = {"widths": [16, 16, 16, 16]}
+SMALL = {"network": {"widths": [16, 16, 16, 16]}}
 
 
 def test_terms_by_hand():
@@ -48,5 +48,5 @@ def test_it_has_no_target():
         method.attribute(images, targets), method.attribute(images, targets.roll(1, 1))
     )
     assert not method.class_specific
-    with pytest.raises(ValueError, match="optimizer must be one of"):
-        NEMU(planted.explanandum(), optimizer="sgd")
+    with pytest.raises(ValueError, match="name must be one of"):
+        NEMU(planted.explanandum(), optimizer={"name": "sgd"})

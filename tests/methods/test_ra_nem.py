@@ -15,7 +15,7 @@ from explainers.metrics.faithfulness import RISECurves
 from explainers.optimization import representation
 from tests import planted
 
-SMALL = {"widths": [16, 16, 16, 16]}
+SMALL = {"network": {"widths": [16, 16, 16, 16]}}
 
 
 def seeded(seed=0):
@@ -87,7 +87,7 @@ def test_masked_images_keep_k_pixels_and_show_one_fill():
     assert set(fills[:, :4].unique().tolist()) == {0.0, 0.25}
     assert (fills[:, :4].std(dim=1) == 0).all()
 
-    method = make(samples=5, fills=["black", "mean"], draw="batch")
+    method = make(samples=5, fills=["black", "mean"], selection={"draw": "batch"})
     method.explanandum.mean.fill_(0.25)
     shown, _ = method.masked(images, torch.randn(40, 16, 16, generator=seeded()), seeded())
     assert (shown == 1).all(dim=2).sum(dim=(2, 3)).unique().numel() == 5
@@ -95,7 +95,7 @@ def test_masked_images_keep_k_pixels_and_show_one_fill():
 
 
 def test_the_published_fills_are_zero_blur_and_noise():
-    method = make(samples=1, draw="image")
+    method = make(samples=1, selection={"draw": "image"})
     images = torch.rand(60, 3, 16, 16, generator=seeded())
     shown = method.masked(images, torch.zeros(60, 16, 16), seeded())[0][:, 0]
     mean, std = method.explanandum.mean, method.explanandum.std
@@ -202,7 +202,7 @@ def test_a_start_is_what_an_untrained_network_shows_and_sees():
     "options",
     [
         {},
-        {"shared_noise": True, "sampling": "uniform"},
+        {"selection": {"shared_noise": True, "sampling": "uniform"}},
         {"start": "pyramid_cam", "deletion": True},
     ],
 )
@@ -217,7 +217,14 @@ def test_it_finds_the_quadrant_that_decides(options):
 
 
 def test_a_conditioned_one_explains_any_class():
-    method = train(make("vit", class_conditioned=True, block="plain", dropout=0.0), steps=100)
+    method = train(
+        make(
+            "vit",
+            class_conditioned=True,
+            network=SMALL["network"] | {"block": "plain", "dropout": 0.0},
+        ),
+        steps=100,
+    )
     images, _ = planted.scenes(4, seed=999)
     with torch.no_grad():
         maps = method.class_maps(images, torch.arange(4).expand(4, 4))
@@ -299,7 +306,7 @@ def test_it_trains_in_half_precision():
 
 @pytest.mark.parametrize(("name", "rate"), [("prodigy", 1.0), ("adamw", 2e-3)])
 def test_optimisers_are_annealed_by_epoch_and_end_at_half_the_rate(name, rate):
-    method = make(optimizer=name, lr=2e-3)
+    method = make(optimizer={"name": name, "lr": 2e-3})
     made = method.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     assert made["lr_scheduler"]["interval"] == "epoch"
@@ -319,7 +326,7 @@ def networks():
         make("vit", class_conditioned=True).eval(),
         NEMU(planted.explanandum(), **SMALL).eval(),
         NEMt(planted.explanandum(), **SMALL).eval(),
-        RaNEM(Explanandum("test_vit", num_classes=3), widths=[8] * 5).eval(),
+        RaNEM(Explanandum("test_vit", num_classes=3), network={"widths": [8] * 5}).eval(),
     ]
 
 
@@ -376,8 +383,9 @@ def test_onnx_gives_the_same_maps(number, tmp_path):
         ({"fills": ["mean", "pink"]}, "pink"),
         ({"fills": ["images"]}, "images"),
         ({"loss": "diagonal"}, "loss must be one of"),
-        ({"optimizer": "sgd"}, "optimizer must be one of"),
-        ({"block": "dense"}, "block must be one of"),
+        ({"optimizer": "sgd"}, "optimizer must be a dict of some of name, lr"),
+        ({"network": {"block": "dense"}}, "block must be one of"),
+        ({"selection": {"draws": "image"}}, "unknown option 'draws'"),
         ({"delta": "unsupervised", "loss": "crossed"}, "no classes"),
         ({"delta": "unsupervised", "class_conditioned": True}, "no classes"),
         ({"delta": "unsupervised", "start": "pyramid_cam"}, "no classes"),

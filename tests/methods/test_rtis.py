@@ -4,7 +4,9 @@ import torch
 from explainers.methods.rtis import RTIS, alternative
 from tests import planted
 
-SMALL = {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
+SMALL = {
+    "network": {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]}
+}
 
 
 def test_terms_by_hand(monkeypatch):
@@ -12,7 +14,7 @@ def test_terms_by_hand(monkeypatch):
     mask = torch.tensor([[0.75, 0.25], [0.25, 0.25]], dtype=torch.double)
     logits = torch.full((1, 4, 2, 2), -9.0, dtype=torch.double)
     logits[0, 0] = mask.logit()
-    method.logits = lambda images: logits
+    method.network.forward = lambda inputs: logits
     method = method.double()
     monkeypatch.setattr(
         "explainers.methods.rtis.alternative", lambda images, *_: torch.zeros_like(images)

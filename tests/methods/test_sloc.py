@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from explainers import Explanandum
+from explainers.files import renew
 from explainers.functional import fills, masking
 from explainers.methods import sloc
 from explainers.methods.constant import CentredGaussian
@@ -49,7 +50,9 @@ def explain(model, mean=0.0, **arguments):
         if isinstance(model, Explanandum)
         else Explanandum(model, mean=[mean] * 3, std=[1.0] * 3)
     )
-    return SLOC(explanandum, **{"masks": 20, "probability": 0.5} | arguments)
+    flat = {"masks": 20, "probability": 0.5} | arguments  # options of groups too
+    plain = renew({"class_path": "explainers.methods.sloc.SLOC", "init_args": flat})
+    return SLOC(explanandum, **plain["init_args"])
 
 
 def first(count, classes=3):
@@ -388,10 +391,10 @@ def test_several_targets_are_merged():
         ({"probability": 0.0}, r"\(0, 1\]"),
         ({"probability": [0.5]}, "one for each"),
         ({"fill": "images"}, "fill must be"),
-        ({"solver": "sgd"}, "solver must be"),
+        ({"solver": "sgd"}, "name must be one of"),
         ({"units": "ours"}, "units must be"),
         ({"aggregation": "max"}, "aggregation must be"),
-        ({"monitor": True}, "set solver to 'adam'"),
+        ({"monitor": True}, "the name 'adam'"),
         ({"lambda1": -1.0}, "negative"),
     ],
 )

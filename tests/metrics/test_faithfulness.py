@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from explainers import Explanandum
 from explainers.functional import smoothing
 from explainers.metrics.faithfulness import CurveAUC, RISECurves, SLOCCurves
+from explainers.metrics.monte_carlo import half_width
 from tests import planted
 
 
@@ -101,9 +102,9 @@ def test_sloc_pos_and_neg_follow_the_prediction_even_if_the_map_explains_another
         (RISECurves(), 2 * 8 + 1),
         (RISECurves(steps=10, insertion_fill="mean"), 2 * 10),
         (CurveAUC(steps=10), 11),
-        (CurveAUC(start="fill", pixels=16, rule="mean", skip_first=True), 5),
-        (CurveAUC(fill="noise", draws=3, steps=4), 1 + 3 * 4),
-        (CurveAUC(fill="images", draws=2, steps=4), 1 + 2 * 4),
+        (CurveAUC(start="fill", pixels=16, area={"rule": "mean", "skip_first": True}), 5),
+        (CurveAUC(fill="noise", fill_options={"count": 3}, steps=4), 1 + 3 * 4),
+        (CurveAUC(fill="images", fill_options={"count": 2}, steps=4), 1 + 2 * 4),
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, int) else str(x),
 )
@@ -117,15 +118,15 @@ def test_forward_passes(metric, an_image):
 
 def test_curve_auc_of_the_masking_explanations_protocol():
     # Keep the top k, k = 1, 2, 3, 4, show gray elsewhere, average the probabilities.
-    metric = CurveAUC("Gray", start="fill", pixels=1, rule="mean", skip_first=True)
+    metric = CurveAUC("Gray", start="fill", pixels=1, area={"rule": "mean", "skip_first": True})
     values = measure(metric, IMAGE, MAP)
     assert values == {"Gray": pytest.approx((0.25 + 0.35 + 0.5 + 0.5) / 4, abs=1e-6)}
-    part = CurveAUC("Part", start="fill", pixels=1, rule="mean", part=(0.25, 0.5))
+    part = CurveAUC("Part", start="fill", pixels=1, area={"rule": "mean", "part": [0.25, 0.5]})
     assert measure(part, IMAGE, MAP)["Part"] == pytest.approx((0.25 + 0.35) / 2, abs=1e-6)
 
 
 def test_curve_auc_values():
-    curve = {"pixels": 1, "rule": "mean", "scale": 100.0}
+    curve = {"pixels": 1, "area": {"rule": "mean", "scale": 100.0}}
     image = [[1.0, 0.9], [0.8, 0.5]]  # sums, most first: 3.2, 2.2, 1.4, 0.5, 0
     logs = torch.tensor([0.8, 0.55, 0.35, 0.125, 1e-9]).double().log().mean().item()
     assert measure(CurveAUC(value="hit", **curve), image, MAP)["CurveAUC"] == pytest.approx(40)
@@ -139,18 +140,22 @@ def test_curve_auc_values():
 def test_draws_average_over_fills(tmp_path):
     for level in (0, 255):
         Image.new("RGB", (2, 2), (level,) * 3).save(tmp_path / f"{level}.png")
-    one = {"fill": "images", "bank": str(tmp_path), "pixels": 1, "start": "fill", "rule": "mean"}
-    singles = [measure(CurveAUC(**one, seed=s), IMAGE, MAP)["CurveAUC"] for s in range(5)]
+    one = {"fill": "images", "pixels": 1, "start": "fill", "area": {"rule": "mean"}}
+    bank = {"bank": str(tmp_path)}
+    singles = [
+        measure(CurveAUC(**one, fill_options={**bank, "seed": s}), IMAGE, MAP)["CurveAUC"]
+        for s in range(5)
+    ]
     assert len({round(s, 6) for s in singles}) == 2  # a black and a white picture
-    drawn = measure(CurveAUC(**one, draws=5), IMAGE, MAP)["CurveAUC"]
+    drawn = measure(CurveAUC(**one, fill_options={**bank, "count": 5}), IMAGE, MAP)["CurveAUC"]
     assert drawn == pytest.approx(sum(singles) / 5)
 
 
 @pytest.mark.parametrize("sigma", [0.5, 3.0])
 def test_a_blur_of_any_width_fills(sigma):
     explanandum, (images, targets) = planted.explanandum(), planted.scenes(2, (8, 8))
-    first_point = {"start": "fill", "steps": 2, "rule": "mean", "part": (0.0, 0.0)}
-    metric = CurveAUC(fill="blur", sigma=sigma, **first_point)
+    first_point = {"start": "fill", "steps": 2, "area": {"rule": "mean", "part": [0.0, 0.0]}}
+    metric = CurveAUC(fill="blur", fill_options={"sigma": sigma}, **first_point)
     found = metric.measure(
         images=images, maps=images.mean(1), targets=targets, explanandum=explanandum
     )
@@ -193,7 +198,44 @@ def test_wrong_settings_say_why():
         (lambda: SLOCCurves(steps=0), "at least 1"),
         (lambda: CurveAUC(order="best"), "order"),
         (lambda: CurveAUC(value="luck"), "luck"),
-        (lambda: CurveAUC(draws=2), "draws"),
+        (lambda: CurveAUC(fill_options={"count": 2}), "differ from each other"),
+        (lambda: CurveAUC(draws=0), "draws"),
+        (lambda: CurveAUC(fill="images", draws=40), r"fill_options: \{count"),
+        (lambda: CurveAUC(draws=2, area={"rule": "mean"}), "nor with area"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def areas(metric):
+    """Values of two planted scenes under random maps."""
+    images, targets = planted.scenes(2, (8, 8))
+    maps = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    inputs = {"targets": targets, "explanandum": planted.explanandum()}
+    return metric.measure(images=images, maps=maps, **inputs)
+
+
+def test_a_few_drawn_points_estimate_the_whole_area():
+    whole, every = areas(RISECurves(pixels=1)), areas(RISECurves(pixels=1, draws=64))
+    few, again = (areas(RISECurves(pixels=1, draws=16)) for _ in range(2))
+    for name in ("InsertionAUC", "DeletionAUC"):
+        # All points but the first, each counting alike: the trapezoid counts the ends half.
+        torch.testing.assert_close(every[name], whole[name], atol=1 / 64, rtol=0)
+        assert not torch.equal(few[name], every[name])
+        assert ((few[name] - every[name]).abs() <= half_width(16, 64)).all()
+        assert torch.equal(few[name], again[name])
+
+
+def test_unchanged_answers_compare_with_the_whole_image_also_at_drawn_points():
+    whole, every = areas(SLOCCurves(steps=64)), areas(SLOCCurves(steps=64, draws=64))
+    for name in ("POS", "NEG", "DEL", "INS"):
+        torch.testing.assert_close(every[name], whole[name], atol=100 / 64, rtol=0)
+
+
+def test_the_table_says_how_far_an_estimate_may_be_off():
+    assert RISECurves().note((224, 224)) == ""
+    note = RISECurves(pixels=1, draws=100).note((224, 224))
+    assert note.startswith(
+        "InsertionAUC, DeletionAUC, Faithfulness: areas from 100 of 50176 points"
+    )
+    assert f"{half_width(100, 50176):.3f}" in note

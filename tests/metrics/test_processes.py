@@ -31,11 +31,11 @@ COUNT, SIZE = 7, (32, 32)  # of two processes one sees an image that the other h
 SETTINGS = {  # smaller than the defaults, or others beside them
     "AverageSensitivity": [{"draws": 2}],
     "CompletenessSoundness": [{"points": 4}],
-    "CurveAUC": [{"steps": 4, "fill": "noise", "draws": 2}],
+    "CurveAUC": [{"steps": 4, "fill": "noise", "fill_options": {"count": 2}}],
     "InformationCurves": [{"thresholds": [0.1, 0.4], "min_score": 0.3}],
     "MPRT": [{}, {"layers": "cascade", "subject": "explainer"}],
     "MapSimilarity": [{"seeds": [0, 1]}],
-    "RISECurves": [{"steps": 5}],
+    "RISECurves": [{"steps": 5}, {"pixels": 1, "draws": 5}],
     "SLOCCurves": [{"steps": 5}],
 }
 
@@ -47,7 +47,7 @@ def every_metric():
         for name, cls in vars(importlib.import_module(module.name)).items():
             if isinstance(cls, type) and issubclass(cls, PerImageMetric) and name[0] != "_":
                 found[name] = cls
-    del found["PerImageMetric"]
+    del found["PerImageMetric"], found["CurveMetric"]
     return [found[name](**s) for name in sorted(found) for s in SETTINGS.get(name, [{}])]
 
 

@@ -43,7 +43,7 @@ def test_the_published_decoders_have_the_published_sizes(channels, millions):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_fits_every_family_and_scores_each_pixel(name):
     explanandum = Explanandum(name, num_classes=3, model_args=FAMILIES[name])
-    network = unet.decoder(explanandum, widths=[8] * 5).eval()
+    network = unet.decoder(explanandum, {**unet.PUBLISHED, "widths": [8] * 5}).eval()
     size = tuple(explanandum.input_size)
     sizes = [size] if "vit" in name or "deit" in name else [size, (96, 128), (75, 101)]
     assert len(network.blocks) == 5
@@ -65,7 +65,10 @@ def test_every_level_reaches_the_scores(block):
 
 
 def test_the_last_widths_count_for_shallow_networks_and_the_first_for_deep_ones():
-    outs = [block.merge[-3].out_channels for block in unet.decoder(planted.explanandum()).blocks]
+    outs = [
+        block.merge[-3].out_channels
+        for block in unet.decoder(planted.explanandum(), unet.PUBLISHED).blocks
+    ]
     assert outs == [128, 64, 32, 16]
     deep = unet.UNetDecoder([4] * 6, stride=4, block="plain", widths=[8, 4])
     assert [block.merge[-3].out_channels for block in deep.blocks] == [8, 8, 8, 8, 8, 8, 4]
@@ -73,7 +76,9 @@ def test_the_last_widths_count_for_shallow_networks_and_the_first_for_deep_ones(
 
 def test_blocks_without_a_skip_bridge_what_the_pyramid_lacks():
     """ConvNeXt's pyramid starts at stride 4: two doublings are left, not a 4-fold resize."""
-    network = unet.decoder(Explanandum("test_convnext", num_classes=3), block="plain")
+    network = unet.decoder(
+        Explanandum("test_convnext", num_classes=3), unet.PUBLISHED | {"block": "plain"}
+    )
     ins = [block.merge[0].in_channels for block in network.blocks]
     assert ins == [64 + 48, 256 + 32, 128 + 24, 64, 32]
 
@@ -131,7 +136,7 @@ def test_levels_of_one_size_by_hand(sides):
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_vit"])
 def test_images_below_the_stride_are_scored_and_learned_from(name):
     explanandum = Explanandum(name, num_classes=3)
-    network = unet.decoder(explanandum, widths=[8] * 5)
+    network = unet.decoder(explanandum, {**unet.PUBLISHED, "widths": [8] * 5})
     for size in [(16, 16), (16, 48)]:
         levels = explanandum.features(torch.rand(2, 3, *size))
         assert levels[-2].shape[-2] == levels[-1].shape[-2] == 1

@@ -15,7 +15,7 @@ def problem(l1=1e-3, tv=(0.02, 0.03), size=SIZE, side=3, count=40, seed=0):
     """A gap and responses (2, count) of two maps, in float64."""
     generator = torch.Generator().manual_seed(seed)
     sums = patches.PatchSums(
-        [patches.patches(count, size, s, 0.5, generator) for s in (side, 2 * side)]
+        [patches.draw_patches(count, size, s, 0.5, generator) for s in (side, 2 * side)]
     )
     responses = torch.rand(2, 2 * count, generator=generator, dtype=torch.float64)
     return completeness.Gap(sums, l1, tv), responses

@@ -57,7 +57,7 @@ def test_rise_refuses_what_makes_no_masks(wrong, message):
 
 
 def draw(count=50, size=(20, 14), side=6, probability=0.5, seed=0):
-    return patches.patches(count, size, side, probability, torch.Generator().manual_seed(seed))
+    return patches.draw_patches(count, size, side, probability, torch.Generator().manual_seed(seed))
 
 
 def dense(*groups):

@@ -1,0 +1,145 @@
+"""Configuration files of a command: read, merged key by key, and handed on as one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from explainers import files
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The configuration files (`-c FILE`, `--config FILE`) and the other words of a command."""
+    paths: list[str] = []
+    others: list[str] = []
+    waiting = iter(words)
+    for word in waiting:
+        if word in ("-c", "--config"):
+            paths.append(next(waiting, ""))
+        elif word.startswith("--config="):
+            paths.append(word.removeprefix("--config="))
+        else:
+            others.append(word)
+    return paths, others
+
+
+def combine(paths: Sequence[str], base: dict[str, Any], root: str | None) -> dict[str, Any]:
+    """One configuration from several files, of which later ones win; see `merge`.
+
+    A row of `score.methods` that names no class is the method under test with other arguments; a
+    row that is null is taken out. Loggers, checkpoints, pictures and scores without a folder of
+    their own go to the run folder.
+
+    Args:
+        paths: The files, each the path as given, else the packed file of this name.
+        base: What the files change, such as the model of a checkpoint.
+        root: Run folder; None takes `trainer.default_root_dir`.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is no YAML mapping.
+    """
+    config = base
+    for path in paths:
+        config = merge(config, read(path))
+    listed = _entries(config.get("trainer", {}).get("callbacks"))
+    held = [entry.get("init_args", {}) for entry in listed if _kind(entry) == "Score"]
+    for score in [config.get("score", {}), *held]:
+        _complete_rows(score, config.get("model"))
+    if folder := root or config.get("trainer", {}).get("default_root_dir"):
+        _place(config, folder)
+    return config
+
+
+def _complete_rows(score: dict[str, Any], model: Any) -> None:
+    """Take out rows that are null; give those without a class the class under test."""
+    model = model if isinstance(model, dict) else {}
+    arguments = model.get("init_args") or {}
+    own = {**model, "init_args": {n: v for n, v in arguments.items() if n != "explanandum"}}
+    for group in ("methods", "checkpoints"):
+        if isinstance(rows := score.get(group), dict):
+            score[group] = {
+                name: row if not isinstance(row, dict) or "class_path" in row else merge(own, row)
+                for name, row in rows.items()
+                if row is not None
+            }
+
+
+def _place(config: dict[str, Any], root: str) -> None:
+    """Send what has no folder of its own to the run folder."""
+    trainer = config.get("trainer", {})
+    entries = [*_entries(trainer.get("callbacks")), *_entries(trainer.get("logger"))]
+    for entry in entries:
+        kind, arguments = _kind(entry), entry.get("init_args") or {}
+        if kind == "ModelCheckpoint":
+            arguments.setdefault("dirpath", root)
+        elif kind.endswith("Logger"):
+            arguments.setdefault("save_dir", root)
+        elif kind == "LogMaps":
+            arguments.setdefault("output_dir", f"{root}/maps")
+        elif kind == "Score":
+            arguments.setdefault("output_dir", root)
+        entry["init_args"] = arguments
+    if "score" in config:
+        config["score"].setdefault("output_dir", root)
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    return str(entry["class_path"]).rpartition(".")[2]
+
+
+def _entries(listed: Any) -> list[dict[str, Any]]:
+    several = listed if isinstance(listed, list) else [listed]
+    return [entry for entry in several if isinstance(entry, dict) and "class_path" in entry]
+
+
+def read(path: str) -> dict[str, Any]:
+    """The content of a configuration file, under today's names of classes and arguments.
+
+    A value that names another `.yaml` file, relative to this one, is replaced by its content.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is no YAML mapping.
+    """
+    found = Path(files.find(path))
+    if not found.is_file():
+        raise FileNotFoundError(f"configuration file {path!r} does not exist")
+    try:
+        content = yaml.safe_load(found.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold keys such as model, data or trainer, got {content!r}")
+    nested: dict[str, Any] = files.renew(_included(content, found.parent))
+    return nested
+
+
+def _included(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _included(each, folder) for key, each in value.items()}
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+        return read(str(folder / value)) if (folder / value).is_file() else value
+    return value
+
+
+def merge(old: Any, new: Any) -> Any:
+    """Two values of one key: dicts are merged key by key, anything else is replaced.
+
+    Where `new` names another class than `old`, its arguments begin anew, except for the
+    explanandum, which any method takes.
+
+    Example:
+        >>> merge({"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}, "d": 4})
+        {'a': {'b': 1, 'c': [3]}, 'd': 4}
+    """
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    replaced = {old.get("class_path"), new.get("class_path")} - {None}
+    if len(replaced) == 2:
+        arguments = old.get("init_args") or {}
+        kept = {name: arguments[name] for name in ("explanandum",) if name in arguments}
+        old = {"init_args": kept} if kept else {}
+    merged = {key: merge(old[key], value) if key in old else value for key, value in new.items()}
+    return {**old, **merged}

@@ -1,0 +1,89 @@
+"""What the metrics that follow perturbation curves share."""
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from explainers.explanandum import Explanandum
+from explainers.metrics.base import PerImageMetric
+from explainers.metrics.monte_carlo import drawn, half_width
+from explainers.perturbation import curves
+from explainers.perturbation.curves import Curve, Responses
+
+Value = Literal["probability", "logit", "hit", "unchanged"]
+
+
+class CurveMetric(PerImageMetric):
+    """Follows one class, one-hot; `Score` decides which, and with it the map."""
+
+    needs = ("images", "maps", "targets", "explanandum")
+    per_class = True
+    speed_only = ("batch_size", "channels_last")
+
+    def __init__(
+        self, draws: int | None = None, batch_size: int = 16, channels_last: bool = True
+    ) -> None:
+        super().__init__()
+        if draws is not None and draws < 1:
+            raise ValueError(f"draws must be at least 1 or None, got {draws}")
+        self.draws, self.batch_size, self.channels_last = draws, batch_size, channels_last
+
+    @abstractmethod
+    def setting(self, size: tuple[int, int]) -> Curve:
+        """One of the metric's curves for images (H, W); all of them have as many points."""
+
+    def note(self, size: tuple[int, int]) -> str:
+        """How far estimates from drawn points may be from the whole area, for images (H, W)."""
+        if self.draws is None:
+            return ""
+        points = len(self.setting(size).replaced(size[0] * size[1])) - 1
+        width = half_width(self.draws, points)
+        return (
+            f"{', '.join(self.names)}: areas from {self.draws} of {points} points, each within "
+            f"{width:.3f} of the whole area of its image and map with 95 % confidence "
+            "(Ra-NEM, Theorem A.1), closer on average over images"
+        )
+
+    def run(
+        self,
+        settings: list[Curve],
+        images: Tensor,
+        maps: Tensor,
+        targets: Tensor,
+        explanandum: Explanandum,
+        seed: int = 0,
+    ) -> list[Responses]:
+        """Responses along each curve, or at its drawn points; `curves.run` with our batches."""
+        count = len(settings)
+        if self.draws is not None:
+            generator = torch.Generator().manual_seed(seed)
+            settings = [drawn(c, maps[0].numel(), self.draws, generator) for c in settings]
+            settings.append(Curve(counts=(0,)))  # the image itself, which "unchanged" compares with
+        found = curves.run(
+            explanandum,
+            images,
+            maps,
+            targets,
+            settings,
+            batch_size=self.batch_size,
+            channels_last=self.channels_last,
+            seed=seed,
+        )
+        return found[:count]
+
+    def area(self, points: Tensor) -> Tensor:
+        """Areas (B,) of curves (B, n + 1), or of their drawn points, which all count alike."""
+        return curves.auc(points, "trapezoid" if self.draws is None else "mean")
+
+
+def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:
+    """The points of a curve as numbers, (B, n + 1) float64: see `CurveAUC`."""
+    if value == "probability":
+        return found.probability
+    if value == "logit":
+        return found.logit
+    if value == "hit":
+        return (found.top == targets.int().argmax(dim=1, keepdim=True).cpu()).double()
+    return (found.top == found.clean.unsqueeze(1)).double()

@@ -1,0 +1,83 @@
+"""Masked images on their way to the classifier, in batches that are made in one buffer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from explainers.explanandum import Explanandum
+
+
+class Viewer:
+    """Shows perturbed images to the classifier and counts them on a progress bar.
+
+    Memory is one batch, since new memory is slow to get. Work within `with viewer.bar:`; the bar
+    appears only in terminals, and only for what takes longer than a second.
+
+    Args:
+        explanandum: The classifier.
+        images: (B, 3, H, W) in [0, 1], for their size, type and device.
+        batch_size: Most images in a forward pass.
+        channels_last: Memory layout of the batches; which is faster depends on the network.
+        title: Title of the progress bar.
+        total: Number of images that will be shown.
+    """
+
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        images: Tensor,
+        batch_size: int,
+        channels_last: bool = False,
+        title: str = "",
+        total: int | None = None,
+    ) -> None:
+        self.explanandum, self.batch_size, self.channels_last = (
+            explanandum,
+            batch_size,
+            channels_last,
+        )
+        self.size = (images.shape[-2], images.shape[-1])
+        self.buffer = images.new_empty(batch_size, *self.planes(images[:1]).shape[1:])
+        self.bar: tqdm[Any] = tqdm(None, title, total, leave=False, delay=1, disable=None)
+
+    @property
+    def repeat(self) -> int:
+        """How often a mask repeats each column, so that it lies on the pixels as in memory."""
+        return 3 if self.channels_last else 1
+
+    def planes(self, images: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in the order of memory: (B, H W 3) or (B, 3, H W)."""
+        if self.channels_last:
+            return images.permute(0, 2, 3, 1).flatten(1)
+        return images.flatten(2)
+
+    def masked(self, image: Tensor, fill: Tensor, masks: Tensor) -> Tensor:
+        """Probabilities (n, K) of an image behind masks.
+
+        Args:
+            image: Pixels of the image, one of `planes`.
+            fill: Pixels that masks show where they are 0, one of `planes`.
+            masks: At most `batch_size` keep masks (n, H, W repeat) in [0, 1].
+        """
+        keep, shown = masks.flatten(1), self.buffer[: len(masks)]
+        keep = keep if self.channels_last else keep[:, None]
+        torch.addcmul(fill, image - fill, keep, out=shown)  # masking.blend
+        return self.probabilities(shown)
+
+    def copies(self, image: Tensor, count: int) -> Tensor:
+        """At most `batch_size` copies (count, 3, H, W) of an image (3, H, W), to be changed."""
+        return self._pictures(self.buffer[:count]).copy_(image)
+
+    def probabilities(self, shown: Tensor) -> Tensor:
+        """Probabilities (n, K) of images in the buffer, as `planes` or as `copies`."""
+        self.bar.update(len(shown))
+        return self.explanandum.probabilities(self._pictures(shown))
+
+    def _pictures(self, planes: Tensor) -> Tensor:
+        if planes.ndim == 4:
+            return planes
+        if self.channels_last:
+            return planes.view(-1, *self.size, 3).permute(0, 3, 1, 2)
+        return planes.view(-1, 3, *self.size)
