@@ -76,7 +76,7 @@ def overhead(rounds: int, images: int) -> None:
             batch_size=BATCH,
             channels_last=channels_last,
         )
-        method.measure(pictures, FIRST.expand(images, 1))
+        method.measure_responses(pictures, FIRST.expand(images, 1))
 
     def rise(batch: int, channels_last: bool = False) -> None:
         method = RISE(plain(Seen(), Free), MASKS, batch_size=batch, channels_last=channels_last)
@@ -137,7 +137,7 @@ def forwards(images: int) -> None:
     explanandum, passes = plain(Seen(), Free), []
     explanandum.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     pictures = torch.ones(images, 3, SIZE, SIZE)
-    SLOC(explanandum).measure(pictures, FIRST.expand(images, 10))
+    SLOC(explanandum).measure_responses(pictures, FIRST.expand(images, 10))
     formula = images * (1 + MASKS + 2 * 13 * 50) + 1
     print(f"forward passes, {images} images x 10 classes: {sum(passes)}, formula {formula}")
 
@@ -147,7 +147,7 @@ def solve(rounds: int, images: int) -> None:
     brightness = torch.linspace(0.7, 1.0, images)[:, None, None, None]
     method = SLOC(plain(Seen()), MASKS, {"probability": 0.5}, batch_size=BATCH)
     pictures = brightness.expand(-1, 3, SIZE, SIZE)
-    whole, (part,) = method.measure(pictures, FIRST.expand(images, 1))
+    whole, (part,) = method.measure_responses(pictures, FIRST.expand(images, 1))
     gap, responses = method.gap(part.sums), part.responses[:, 0]
     noise = 3 + 0.2 * torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     start = noise / noise.sum() * whole[:, :, None]

@@ -18,7 +18,7 @@ from explainers.options import Group, check_choices, complete
 
 
 class Explainer(LightningModule, ABC):
-    """Answers, for images and targets, which pixels made the explanandum decide.
+    """ResponseTable, for images and targets, which pixels made the explanandum decide.
 
     Subclasses implement `attribute`. A map never depends on the rest of its batch, and every call
     draws its randomness from `self.generator()`, the same stream for every image.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.evaluation import drawing
-from explainers.evaluation.measure import unit
+from explainers.evaluation.measure import unit_maps
 from explainers.functional import masking
 
 CHUNK = 20  # class maps at once, to bound the memory
@@ -109,7 +109,7 @@ class LogMaps(Callback):
             return
         labels = batch["target"][: len(images)] if "target" in batch else None
         targets = module.explanandum.predict(images) if labels is None else labels
-        maps = unit(module, module.attribute(images, targets).detach())
+        maps = unit_maps(module, module.attribute(images, targets).detach())
         self._rows += [
             explained(module, image, values) for image, values in zip(images, maps, strict=True)
         ]
@@ -173,7 +173,7 @@ def strongest(
     probabilities = explainer.explanandum.probabilities(image[None])[0]
     classes = probabilities.topk(min(candidates, len(probabilities))).indices.sort().values
     chunks = [
-        unit(explainer, explainer.class_maps(image[None], c[None])[0])
+        unit_maps(explainer, explainer.class_maps(image[None], c[None])[0])
         for c in torch.split(classes, CHUNK)
     ]
     maps = torch.cat(chunks).detach()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from explainers.base import Explainer
 from explainers.checkpoint import fingerprint
 from explainers.evaluation import drawing
-from explainers.evaluation.measure import unit
+from explainers.evaluation.measure import unit_maps
 from explainers.evaluation.provenance import data_name, describe
 from explainers.evaluation.scorefile import differences, write_atomically
 from explainers.evaluation.targets import take
@@ -89,7 +89,7 @@ class SaveMaps(Callback):
             batch["name"],
             batch["image"],
             maps,
-            unit(explainer, maps),
+            unit_maps(explainer, maps),
             outputs["targets"],
             strict=True,
         ):

@@ -13,7 +13,7 @@ from explainers.base import Explainer
 from explainers.callbacks.progress import show
 from explainers.checkpoint import load_beside
 from explainers.evaluation import drawing
-from explainers.evaluation.measure import DATA_KEYS, measure
+from explainers.evaluation.measure import DATA_KEYS, score_batch
 from explainers.evaluation.provenance import (
     data_name,
     describe_run,
@@ -190,7 +190,7 @@ class Score(Callback):
         for name, explainer in self._explainers.items():
             show(trainer, name)
             explainer.observe(batch)
-            values, maps[name] = measure(explainer, self._used, inputs)
+            values, maps[name] = score_batch(explainer, self._used, inputs)
             records += [
                 {"row": row, "target": ids, "method": name, **v} for (row, ids), v in values.items()
             ]

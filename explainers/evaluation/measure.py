@@ -21,7 +21,7 @@ Row = tuple[int, str]  # position in the batch, class ids joined by "|"
 Values = dict[Row, dict[str, float]]
 
 
-def measure(
+def score_batch(
     explainer: Explainer, metrics: Sequence[PerImageMetric], inputs: dict[str, Any]
 ) -> tuple[Values, Tensor]:
     """Score one method on one batch.
@@ -63,7 +63,7 @@ def measure(
                 maps[rows] if alone else timed(explainer, part["images"], part["targets"])[0]
             )
             _add(values, [(i, str(ids[i][slot])) for i in rows], singles, part)
-    return values, unit(explainer, maps)
+    return values, unit_maps(explainer, maps)
 
 
 def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor, float]:
@@ -76,7 +76,7 @@ def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor
     return maps, (time.perf_counter() - start) / len(images)
 
 
-def unit(explainer: Explainer, maps: Tensor) -> Tensor:
+def unit_maps(explainer: Explainer, maps: Tensor) -> Tensor:
     """Maps (B, H, W) in [0, 1]: masks as they are, others min-maxed one by one."""
     return maps if explainer.is_mask else masking.minmax(maps)
 
@@ -89,7 +89,7 @@ def _add(
     masks = plain.pop("masks", None)
     if masks is not None:
         plain["mask"] = masking.merge(masks.float(), plain["targets"])
-    scaled = plain | {"maps": unit(plain["explainer"], plain["maps"])}
+    scaled = plain | {"maps": unit_maps(plain["explainer"], plain["maps"])}
     if any("masked_logits" in metric.needs for metric in metrics):
         scaled["masked_logits"] = masked_logits(
             plain["explanandum"], plain["images"], scaled["maps"]

@@ -17,7 +17,6 @@ from explainers.functional.smoothing import blur, kernel_blur
 # Fills that depend on their image alone.
 OwnFill = Literal["mean", "black", "kernel_blur", "blur", "noise"]
 FillName = Literal["mean", "black", "kernel_blur", "blur", "noise", "images"]
-FILLS = get_args(FillName)
 
 
 class Fill(Protocol):

@@ -33,7 +33,8 @@ class NEMt(LearnedExplainer):
             that is left, as in Ra-NEM's comparison; or "original": `weight` times
             1 - (p - p of the whole image)^2, as in NEMt's code.
         weight: None takes the published 50 ("inverse") or 2 ("original").
-        loss: "row", or "crossed" as in both released codes, see `representation.pick`.
+        loss: "row", or "crossed" as in both released codes, see
+            `representation.target_probabilities`.
         kernel_size: Odd side of the smoothing kernel of uniform random numbers with sum 1, wrapped
             around the borders; a new one in each training step, and always the seed's own one
             otherwise (published: a new one each time there too).
@@ -111,9 +112,11 @@ class NEMt(LearnedExplainer):
         masks = self.masks(features, images.shape[-2:], kernel)
         shown = masking.blend(images, masks, self.explanandum.mean)
         classes = logits.argmax(dim=1)
-        left = representation.pick(self.explanandum.probabilities(shown), classes, self.loss)
+        left = representation.target_probabilities(
+            self.explanandum.probabilities(shown), classes, self.loss
+        )
         if self.objective == "original":
-            whole = representation.pick(
+            whole = representation.target_probabilities(
                 self.explanandum.to_probabilities(logits), classes, self.loss
             )
             left = 1 - (left - whole) ** 2

@@ -77,7 +77,8 @@ class RaNEM(LearnedExplainer):
         delta: "supervised": the probability of the class. "unsupervised": the similarity of
             representations, see `representation.similarity`; the map then has no class.
         layer: Of these representations, see `representation.representation`.
-        loss: "row" as in eq. 12, or "crossed" as in the released code, see `representation.pick`.
+        loss: "row" as in eq. 12, or "crossed" as in the released code, see
+            `representation.target_probabilities`.
         deletion: Learn from both senses of a ranking, see above.
         start: "none" as published, or "pyramid_cam" for `cam.PyramidCAM`, see above.
         class_conditioned: Explain any class, not just the predicted one.
@@ -206,7 +207,7 @@ class RaNEM(LearnedExplainer):
         if self.conditioned:
             probabilities = self.explanandum.to_probabilities(logits)
             classes = torch.stack(
-                [classes, another(probabilities, classes, generator)], 1
+                [classes, draw_other_class(probabilities, classes, generator)], 1
             ).flatten()
             images = images.repeat_interleave(2, dim=0)
             features = [level.repeat_interleave(2, dim=0) for level in features]
@@ -221,7 +222,7 @@ class RaNEM(LearnedExplainer):
             kept = representation.similarity(found, whole.repeat_interleave(self.samples, dim=0))
         else:
             probabilities = self.explanandum.probabilities(shown)
-            kept = representation.pick(
+            kept = representation.target_probabilities(
                 probabilities, classes.repeat_interleave(self.samples), self.loss
             )
         if self.deletion:
@@ -258,7 +259,7 @@ class RaNEM(LearnedExplainer):
         return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks.unsqueeze(2), removed
 
 
-def another(probabilities: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
+def draw_other_class(probabilities: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
     """A class (B,) beside the given one (B,), in proportion to the root of probabilities (B, K)."""
     weights = (probabilities.sqrt() + 1e-6).scatter(1, classes.unsqueeze(1), 0.0)
     drawn = torch.multinomial(weights.cpu(), 1, generator=generator)

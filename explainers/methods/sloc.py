@@ -163,8 +163,10 @@ class SLOC(Explainer):
         self._run(images, classes, 0, start, kept)
         return kept.maps[:, :, 0]
 
-    def measure(self, images: Tensor, classes: Tensor, run: int = 0) -> responses.Found:
-        """What a run's optimisation is given: `responses.measure` with this method's masks."""
+    def measure_responses(
+        self, images: Tensor, classes: Tensor, run: int = 0
+    ) -> responses.ResponseSet:
+        """Responses to this method's masks in a run; see `responses.measure_responses`."""
         scale, count = min(images.shape[-2:]) / 224, len(self.sides)
         sampling = responses.Sampling(
             sides=tuple(max(1, round(side * scale)) for side in self.sides),
@@ -175,7 +177,7 @@ class SLOC(Explainer):
             batch_size=self.batch_size,
             channels_last=self.channels_last,
         )
-        return responses.measure(
+        return responses.measure_responses(
             self.explanandum, images, self._fills(images), classes, sampling, self.share
         )
 
@@ -206,7 +208,7 @@ class SLOC(Explainer):
         observe: Observer | None = None,
     ) -> Tensor:
         """Maps (B, k, H, W) of one run."""
-        whole, parts = self.measure(images, classes, run)
+        whole, parts = self.measure_responses(images, classes, run)
         begin = self._begin(images, classes, whole, run, start)
         best = None
         if self.solver["monitor"]:
@@ -243,7 +245,7 @@ class SLOC(Explainer):
         return maps * (whole / total.where(total != 0, torch.ones_like(total)))[:, :, None, None]
 
     def _solve(
-        self, part: responses.Measured, begin: Tensor, watch: completeness.Observer
+        self, part: responses.MaskResponses, begin: Tensor, watch: completeness.Observer
     ) -> Tensor:
         wanted, gap = part.responses.flatten(0, 1), self.gap(part.sums)
         with torch.autocast(begin.device.type, enabled=False):

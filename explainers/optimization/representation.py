@@ -46,7 +46,9 @@ def similarity(found: Tensor, wanted: Tensor) -> Tensor:
     return (1 + F.cosine_similarity(found.to(wide), wanted.to(wide), dim=1)) / 2
 
 
-def pick(probabilities: Tensor, classes: Tensor, loss: Literal["row", "crossed"] = "row") -> Tensor:
+def target_probabilities(
+    probabilities: Tensor, classes: Tensor, loss: Literal["row", "crossed"] = "row"
+) -> Tensor:
     """What the losses read off probabilities (N, K) for one class (N,) an image.
 
     "row": each image's own class, (N,). "crossed": the released code of Ra-NEM and NEMt, which

@@ -15,7 +15,7 @@ from torch import Tensor
 from explainers.explanandum import Explanandum
 from explainers.functional.fills import Fill, FillName, Inpainted
 from explainers.options import check_choices
-from explainers.perturbation.queue import Answers, Queue
+from explainers.perturbation.queue import Queue, ResponseTable
 
 Order = Literal["most", "least"]
 State = tuple[Any, Order | None, int]  # fill, which end of the ranking is replaced, replaced pixels
@@ -142,7 +142,7 @@ def run(
     slots = {state: i for i, state in enumerate(dict.fromkeys(s for w in wanted for s in w))}
     fills = {c.fill if isinstance(c.fill, str) else id(c.fill): c.fill for c in curves}
     sources = {k: _source(explanandum, images, fill, seed) for k, fill in fills.items()}
-    answers = Answers(explanandum, targets.int().argmax(dim=1).to(images.device), len(slots))
+    answers = ResponseTable(explanandum, targets.int().argmax(dim=1).to(images.device), len(slots))
     plain = Queue(answers, images, batch_size, channels_last)
     queues = {
         key: Queue(answers, images, batch_size, channels_last, fill.inpaint)

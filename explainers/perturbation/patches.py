@@ -103,8 +103,8 @@ class PatchSums:
         self.areas = torch.cat([group.areas() for group in groups])
         mask, place, sign = _corners(groups)
         last = self.size[0] * self.size[1] - 1
-        self._by_mask = _bags(mask, place, sign, len(self.areas))
-        self._by_place = _bags(last - place, mask, sign, last + 1)
+        self._by_mask = _sparse_sums(mask, place, sign, len(self.areas))
+        self._by_place = _sparse_sums(last - place, mask, sign, last + 1)
 
     def __call__(self, maps: Tensor) -> Tensor:
         """Sum of maps (N, H, W) under each mask, (N, M)."""
@@ -158,10 +158,10 @@ def _corners(groups: Sequence[Patches]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(masks), torch.cat(places), torch.cat(signs)
 
 
-Bags = tuple[Tensor, Tensor, Tensor]  # what to add, how often, and where each sum begins
+SparseSums = tuple[Tensor, Tensor, Tensor]  # what to add, how often, and where each sum begins
 
 
-def _bags(keys: Tensor, values: Tensor, factors: Tensor, count: int) -> Bags:
+def _sparse_sums(keys: Tensor, values: Tensor, factors: Tensor, count: int) -> SparseSums:
     """Sort by key in [0, count), so that every sum is one run."""
     order = keys.argsort(stable=True)
     ends = keys.bincount(minlength=count).cumsum(dim=0)
@@ -169,9 +169,9 @@ def _bags(keys: Tensor, values: Tensor, factors: Tensor, count: int) -> Bags:
     return values[order], factors[order], starts
 
 
-def _gather(bags: Bags, entries: Tensor) -> Tensor:
+def _gather(rows: SparseSums, entries: Tensor) -> Tensor:
     """Signed sums (N, count) of entries (N, P)."""
-    index, factors, starts = bags
+    index, factors, starts = rows
     columns = entries.mT.contiguous()
     sums = F.embedding_bag(
         index, columns, starts, mode="sum", per_sample_weights=factors.to(columns)

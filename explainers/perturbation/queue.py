@@ -8,7 +8,7 @@ from torch import Tensor
 from explainers.explanandum import Explanandum
 
 
-class Answers:
+class ResponseTable:
     """What the classifier said about each image (row) in each state (column)."""
 
     def __init__(self, explanandum: Explanandum, classes: Tensor, columns: int) -> None:
@@ -18,7 +18,7 @@ class Answers:
         self.logit = torch.full(shape, torch.nan, device=classes.device)
         self.top = torch.zeros(shape, dtype=torch.int64, device=classes.device)
 
-    def fill_in(self, images: Tensor, cells: list[tuple[int, int]]) -> None:
+    def record(self, images: Tensor, cells: list[tuple[int, int]]) -> None:
         """Show images (n, 3, H, W) to the classifier and write the answers into `cells`."""
         logits = self.explanandum(images)
         rows, columns = torch.tensor(cells, device=logits.device).unbind(1)
@@ -38,7 +38,7 @@ class Queue:
 
     def __init__(
         self,
-        table: Answers,
+        table: ResponseTable,
         images: Tensor,
         batch_size: int,
         channels_last: bool,
@@ -84,5 +84,5 @@ class Queue:
         images = planes.view(*planes.shape[:2], *self.shape)
         if self.inpaint is not None:
             images = self.inpaint(images[:, :3], images[:, 3])
-        self.table.fill_in(images, self.cells)
+        self.table.record(images, self.cells)
         self.cells = []

@@ -65,7 +65,7 @@ class Sampling:
         return tuned + sum(self.counts)
 
 
-class Measured(NamedTuple):
+class MaskResponses(NamedTuple):
     """The responses of those images of a batch that share a mask set.
 
     Attributes:
@@ -79,20 +79,20 @@ class Measured(NamedTuple):
     responses: Tensor
 
 
-Found = tuple[Tensor, list[Measured]]
-_LAST: WeakKeyDictionary[Explanandum, tuple[tuple[Tensor, ...], dict[Sampling, Found]]]
+ResponseSet = tuple[Tensor, list[MaskResponses]]
+_LAST: WeakKeyDictionary[Explanandum, tuple[tuple[Tensor, ...], dict[Sampling, ResponseSet]]]
 _LAST = WeakKeyDictionary()
 
 
 @torch.no_grad()
-def measure(
+def measure_responses(
     explanandum: Explanandum,
     images: Tensor,
     fills: Tensor,
     classes: Tensor,
     sampling: Sampling,
     share: bool = False,
-) -> Found:
+) -> ResponseSet:
     """Responses of the classes to their image, whole and masked.
 
     Forward passes: one for each image and each fill, and `sampling.forwards()` for each image.
@@ -107,7 +107,7 @@ def measure(
             and classes like all since, and the classifier still answers the same for the images.
 
     Returns:
-        The response to the whole image (B, k), and one `Measured` for every mask set.
+        The response to the whole image (B, k), and one `MaskResponses` for every mask set.
     """
     batch = sampling.batch_size
     clean, filled = (
@@ -115,7 +115,7 @@ def measure(
         for pictures in (images, fills)
     )
     facts = (images, fills, classes, clean, filled)
-    known: dict[Sampling, Found] = {}
+    known: dict[Sampling, ResponseSet] = {}
     if share:
         seen, known = _LAST.get(explanandum, ((), {}))
         if len(seen) == 0 or not all(map(_same, seen, facts)):
@@ -163,12 +163,12 @@ def _respond(
     base: Tensor,
     keep: list[tuple[float, ...]],
     chosen: tuple[float, ...],
-) -> Measured:
+) -> MaskResponses:
     """Responses of the images whose keep probabilities are the chosen ones."""
     sums = _mask_set(view.sampling, view.viewer.size, chosen, classes.device)
     rows = torch.tensor([row for row, own in enumerate(keep) if own == chosen])
     seen = [view.probabilities(group, rows, classes) for group in sums.groups]
-    return Measured(rows, sums, torch.cat(seen, dim=2) - base[rows, :, None])
+    return MaskResponses(rows, sums, torch.cat(seen, dim=2) - base[rows, :, None])
 
 
 @lru_cache(maxsize=16)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from explainers.callbacks.score import Score
-from explainers.evaluation.measure import measure
+from explainers.evaluation.measure import score_batch
 from explainers.evaluation.provenance import arguments, data_name, describe
 from explainers.evaluation.scorefile import ScoreFile, complete, differences, read
 from explainers.evaluation.targets import take
@@ -111,7 +111,7 @@ def test_what_a_later_batch_lacks_is_missing():
         "logits": None,
         "explanandum": explainer.explanandum,
     }
-    values, maps = measure(explainer, [MAE()], inputs)
+    values, maps = score_batch(explainer, [MAE()], inputs)
     assert [list(v) for v in values.values()] == [["seconds"], ["seconds"]]
     assert maps.amax() == 1
 

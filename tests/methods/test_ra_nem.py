@@ -10,7 +10,7 @@ from explainers.explanandum.gradients import pyramid_maps
 from explainers.functional import masking, smoothing
 from explainers.methods.nem_t import NEMt
 from explainers.methods.nem_u import NEMU
-from explainers.methods.ra_nem import RaNEM, another
+from explainers.methods.ra_nem import RaNEM, draw_other_class
 from explainers.metrics.faithfulness import RISECurves
 from explainers.optimization import representation
 from tests import planted
@@ -48,10 +48,12 @@ def shares(maps):
 def test_what_the_losses_read_by_hand():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.6, 0.0], [0.5, 0.3, 0.2]])
     classes = torch.tensor([0, 1, 0])
-    assert representation.pick(probabilities, classes).tolist() == pytest.approx([0.7, 0.6, 0.5])
+    assert representation.target_probabilities(probabilities, classes).tolist() == pytest.approx(
+        [0.7, 0.6, 0.5]
+    )
     # The released code indexes the columns of all rows by the vector of all targets.
     literal = (1 - probabilities)[torch.arange(3)[:, None], classes[None, :]].mean()
-    found = 1 - representation.pick(probabilities, classes, "crossed").mean()
+    found = 1 - representation.target_probabilities(probabilities, classes, "crossed").mean()
     torch.testing.assert_close(found, literal)
     by_hand = 1 - (0.7 + 0.2 + 0.7 + 0.4 + 0.6 + 0.4 + 0.5 + 0.3 + 0.5) / 9
     assert literal.item() == pytest.approx(by_hand)
@@ -241,7 +243,7 @@ def test_a_conditioned_one_explains_any_class():
 
 def test_the_other_class_is_one_and_a_likely_one():
     probabilities = torch.tensor([[0.6, 0.36, 0.04, 0.0]]).repeat(4000, 1)
-    drawn = another(probabilities, torch.zeros(4000, dtype=torch.int64), seeded())
+    drawn = draw_other_class(probabilities, torch.zeros(4000, dtype=torch.int64), seeded())
     share = torch.bincount(drawn, minlength=4) / 4000
     torch.testing.assert_close(share, torch.tensor([0, 0.75, 0.25, 0]), rtol=0, atol=0.02)
 

@@ -89,7 +89,7 @@ def test_a_linear_classifier_s_map_is_its_weights_times_the_input():
     found = method.attribute(images, first(2))
     expected = (method.explanandum.model.weight * images).sum(dim=1)
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-4 * float(expected.abs().max()))
-    whole, (part,) = method.measure(images, torch.zeros(2, 1, dtype=torch.int64))
+    whole, (part,) = method.measure_responses(images, torch.zeros(2, 1, dtype=torch.int64))
     torch.testing.assert_close(part.sums(found), part.responses[:, 0], rtol=0, atol=1e-5)
     torch.testing.assert_close(found.sum(dim=(1, 2)), whole[:, 0], rtol=0, atol=3e-5)
 
@@ -102,7 +102,7 @@ def test_responses_are_probabilities_less_that_of_the_fill(fill, channels_last):
     mean, std = explanandum.mean, explanandum.std
     hidden = fills.fill(fill, images, mean, std, torch.Generator().manual_seed(0))
     hidden = hidden.expand_as(images)
-    whole, (part,) = method.measure(images, classes)
+    whole, (part,) = method.measure_responses(images, classes)
     base = explanandum.probabilities(hidden).gather(1, classes)
     torch.testing.assert_close(whole, explanandum.probabilities(images).gather(1, classes) - base)
     assert part.responses.shape == (2, 2, 20)
@@ -133,7 +133,7 @@ def released(responses, pixels, start, steps):
 def test_released_units_are_those_of_the_released_optimiser():
     method = explain(Linear(), solver="adam", steps=200)
     images, targets = noise(1), first(1)
-    whole, (part,) = method.measure(images, torch.zeros(1, 1, dtype=torch.int64))
+    whole, (part,) = method.measure_responses(images, torch.zeros(1, 1, dtype=torch.int64))
     start, early, found = method.map_over_steps(images, targets, [0, 5, 200])[:, 0]
     assert float(start.sum()) == pytest.approx(float(whole))
     assert float(start.std() / start.mean()) == pytest.approx(0.2 / 3, rel=0.2)
@@ -148,7 +148,7 @@ def test_released_units_are_those_of_the_released_optimiser():
 
 def test_paper_units_are_those_of_the_formula_and_leave_nothing():
     method = explain(Linear(), units="paper")
-    _, (part,) = method.measure(noise(1), torch.zeros(1, 1, dtype=torch.int64))
+    _, (part,) = method.measure_responses(noise(1), torch.zeros(1, 1, dtype=torch.int64))
     gap = method.gap(part.sums)
     assert (gap.l1, gap.tv) == (0.01, (0.1, 0.1))
     assert not method.attribute(noise(1), first(1)).any()
@@ -236,7 +236,7 @@ def test_shared_responses_save_the_forward_passes():
 def test_each_image_gets_the_probability_whose_responses_vary_most():
     images = torch.tensor([1.0, 0.55])[:, None, None, None].expand(-1, 3, 16, 16)
     method = explain(Threshold(), probability=None, masks=200, sides=32, tuning_masks=200)
-    _, parts = method.measure(images, torch.tensor([[1], [0]]))
+    _, parts = method.measure_responses(images, torch.tensor([[1], [0]]))
     kept = {row: part.sums.areas.mean() / 256 for part in parts for row in part.rows.tolist()}
     # A mask is half of the time above the threshold if it keeps 0.4 / brightness of the image.
     assert kept[0] == pytest.approx(0.4, abs=0.07)
@@ -249,7 +249,7 @@ def test_each_image_gets_the_probability_whose_responses_vary_most():
 
 def test_each_side_has_its_probability_and_its_share_of_the_masks():
     method = explain(Linear(), masks=401, sides=[28, 84], probability=[0.2, 0.9])
-    _, (part,) = method.measure(noise(1), torch.zeros(1, 1, dtype=torch.int64))
+    _, (part,) = method.measure_responses(noise(1), torch.zeros(1, 1, dtype=torch.int64))
     small, large = part.sums.groups
     assert (small.side, large.side) == (1, 3)  # 28 and 84 of 224 pixels, here of 8
     assert (len(small.kept), len(large.kept)) == (201, 200)
@@ -304,11 +304,15 @@ def test_runs_are_independent_and_the_first_is_that_of_a_single_run(monkeypatch)
 def test_runs_have_their_own_masks_and_noise(monkeypatch):
     images, classes = noise(1), torch.zeros(1, 1, dtype=torch.int64)
     method = explain(Linear(), runs=2, steps=0)
-    first_run, second_run = (method.measure(images, classes, run)[1][0].sums for run in (0, 1))
+    first_run, second_run = (
+        method.measure_responses(images, classes, run)[1][0].sums for run in (0, 1)
+    )
     assert not torch.equal(dense(first_run), dense(second_run))
     small, large = (
         group.offsets
-        for group in explain(Linear(), sides=[56, 56]).measure(images, classes)[1][0].sums.groups
+        for group in explain(Linear(), sides=[56, 56])
+        .measure_responses(images, classes)[1][0]
+        .sums.groups
     )
     assert not torch.equal(small, large)  # nor do two sides share their draws
     monkeypatch.setattr(sloc, "aggregate", lambda maps, how: maps)
@@ -324,7 +328,7 @@ def test_map_over_steps_begins_at_the_start_and_ends_at_the_map():
     found = method.map_over_steps(images, targets, [5, 0, 2], shapes)
     classes = targets.int().argmax(dim=1, keepdim=True)
     torch.testing.assert_close(found[0], method.class_maps(images, classes, shapes)[:, 0])
-    whole, _ = method.measure(images, classes)
+    whole, _ = method.measure_responses(images, classes)
     expected = shapes * (whole / shapes.sum(dim=(1, 2))[:, None])[:, :, None]
     torch.testing.assert_close(found[1], expected)
     shorter = explain(planted.explanandum(), probability=None, tuning_masks=3, steps=2)

@@ -5,7 +5,7 @@ import torch
 from datamodules.shapes import Shapes
 from explainers import Explanandum
 from explainers.base import Explainer
-from explainers.evaluation.measure import measure as run
+from explainers.evaluation.measure import score_batch as run
 from explainers.methods.constant import Constant, GroundTruth
 from explainers.metrics.funnybirds import FunnyBirds, contrast
 from explainers.metrics.parts import Deletions

@@ -3,7 +3,7 @@ from torch import nn
 
 from explainers import Explanandum
 from explainers.base import Explainer
-from explainers.evaluation.measure import measure
+from explainers.evaluation.measure import score_batch
 from explainers.methods.captum_methods import Saliency
 from explainers.methods.rise import RISE
 from explainers.metrics.passes import Passes
@@ -14,7 +14,7 @@ def passes(method: Explainer) -> list[list[float]]:
     images, targets = planted.scenes(2)
     subject = method.explanandum
     inputs = {"images": images, "targets": targets, "explanandum": subject}
-    values, _ = measure(method, [Passes()], inputs | {"logits": subject(images)})
+    values, _ = score_batch(method, [Passes()], inputs | {"logits": subject(images)})
     return [[row["forwards"], row["backwards"]] for row in values.values()]
 
 
