@@ -1,1 +1,1 @@
-"""Data sets as Lightning data modules; configs name the classes by their full path."""
+"""Data sets as Lightning data modules, which configs name by their full class path."""

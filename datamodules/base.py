@@ -1,4 +1,4 @@
-"""The data module all data sets share: it owns loaders, sizes, transforms and checks."""
+"""Base class of all data modules, with their loaders, image sizes, transforms and checks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,26 +18,37 @@ STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 
 
 class ImageSource(ABC):
-    """The raw images of one split: what a data set has to provide."""
+    """Source of the raw images of one split, which every data set provides."""
 
     names: Sequence[str]
 
     @abstractmethod
     def load(self, index: int) -> dict[str, Any]:
-        """Return the sample `index` at its own size.
+        """Return the sample `index` at its original size.
 
-        Keys: `image` (3, h, w) uint8 or float in [0, 1]; `target` (K,) bool unless unlabelled; any
-            further
-        `tv_tensors.Mask` (..., h, w), which is resized and augmented along with the image.
+        Returns:
+            A dict with `image` (3, h, w), uint8 or float in [0, 1]; `target` (K,) bool unless the
+            data are unlabeled; and any number of `tv_tensors.Mask` (..., h, w), which are resized
+            and augmented together with the image.
         """
 
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Turn the resized and augmented sample into the keys of a batch; by default as it is."""
+        """Convert a resized and augmented sample to the keys of a batch; by default unchanged."""
         return sample
 
 
 class ImageDataset(Dataset[Batch]):
-    """A source made ready for a loader, by index or, for augmentation by epoch, (epoch, index)."""
+    """Resized and augmented samples of a source, by index or by (epoch, index).
+
+    The epoch seeds the augmentation; a plain index stands for epoch 0.
+
+    Args:
+        source: Source of the raw images.
+        fit: Operation that brings images and masks to their final size.
+        augment: Whether to apply `images.augmentation`.
+        seed: Seed of the augmentation.
+        limit: Largest number of images; None uses all.
+    """
 
     def __init__(
         self, source: ImageSource, fit: images.Fit, augment: bool, seed: int, limit: int | None
@@ -51,7 +62,7 @@ class ImageDataset(Dataset[Batch]):
         return self.length
 
     def __getitem__(self, key: int | Key) -> Batch:
-        """Return one sample: image (3, H, W) float32 in [0, 1], name, index and the rest."""
+        """Return one sample: image (3, H, W) float32 in [0, 1], name, index and all other keys."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
         name = self.source.names[index]
         sample = self.source.load(index)
@@ -71,16 +82,36 @@ class ImageDataset(Dataset[Batch]):
 
 
 class ImageDataModule(LightningDataModule, ABC):
-    """Loaders over the splits of an image data set, which adds its class names and sources.
+    """Base class of image data sets, which provides the loaders of all splits.
 
-    A batch is a dict: `image` (B, 3, H, W) float32 in [0, 1], `target` (B, K) bool, `name` (unique
-    strings), `index` (B,) position in the split, by which images repeated by distributed samplers
-    are recognised; where the data have them `mask` (B, K, H, W) bool and `void` (B, H, W) bool.
-    Unlabelled data have no `target`.
+    Subclasses define `class_names`, `multi_label` and `source`. A batch is a dict with:
 
-    Training order and augmentation depend on (seed, epoch, index) only, never on the number of
-    workers, and a fit resumed from any checkpoint goes on with the images that the uninterrupted
-    one would have seen.
+    - `image` (B, 3, H, W) float32 in [0, 1]
+    - `target` (B, K) bool, unless the data are unlabeled
+    - `name`: unique strings
+    - `index` (B,): positions in the split, which identify images that distributed samplers repeat
+    - `mask` (B, K, H, W) bool and `void` (B, H, W) bool, if the data have them
+
+    Training order and augmentation depend only on (seed, epoch, index), not on the number of
+    workers. Training that is resumed from any checkpoint continues with the same images as
+    uninterrupted training.
+
+    Args:
+        image_size: Height and width of the images, [H, W].
+        batch_size: Number of images per batch and process. Training drops the last incomplete
+            batch.
+        num_workers: Number of loading processes, which are kept alive between epochs.
+        seed: Seed of the training order and the augmentation.
+        augment: Whether to flip, rotate and color-jitter the training images.
+        resize: Way to reach the image size. "squash" ignores the aspect ratio, as the papers do;
+            "crop" takes the center of the image.
+        crop_pct: With "crop", fraction of the tighter side that is kept, in (0, 1].
+        interpolation: Interpolation of images, "bilinear" or "bicubic". Masks use the nearest
+            pixel.
+        limit: Number of images to use from the beginning of each split; None uses all.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -95,22 +126,6 @@ class ImageDataModule(LightningDataModule, ABC):
         interpolation: str = "bilinear",
         limit: int | None = None,
     ) -> None:
-        """Store the settings; nothing is read yet.
-
-        Args:
-            image_size: [H, W] of the images.
-            batch_size: Images per batch and process; training drops the last incomplete batch.
-            num_workers: Loading processes, kept alive between epochs.
-            seed: Of the training order and the augmentation.
-            augment: Flip, rotate and jitter the training images.
-            resize: "squash" ignores the aspect ratio as the papers do, "crop" takes the centre.
-            crop_pct: With "crop", the part of the tighter side that is kept, in (0, 1].
-            interpolation: "bilinear" or "bicubic", for images; masks take the nearest pixel.
-            limit: Use only the first so many images of each split.
-
-        Raises:
-            ValueError: If a setting is out of range.
-        """
         super().__init__()
         if len(image_size) != 2 or min(image_size) < 1:
             raise ValueError(
@@ -139,12 +154,12 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
-        """The K class names in the order of the targets; empty for unlabelled images."""
+        """The K class names in the order of the targets; empty for unlabeled images."""
 
     @property
     @abstractmethod
     def multi_label(self) -> bool:
-        """Whether an image may have several classes."""
+        """Whether an image can have several classes."""
 
     @property
     def num_classes(self) -> int:
@@ -153,13 +168,13 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def source(self, split: str) -> ImageSource:
-        """Return the images of "train", "val", "test" or "predict"."""
+        """Return the source of a split: "train", "val", "test" or "predict"."""
 
     def dataset(self, split: str) -> ImageDataset:
-        """Return the ready data set of a split, always the same object.
+        """Return the data set of a split; repeated calls return the same object.
 
         Raises:
-            ValueError: If the split has no image.
+            ValueError: If the split has no images.
         """
         if split not in self._datasets:
             source = self.source(split)
@@ -172,7 +187,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._datasets[split]
 
     def setup(self, stage: str) -> None:
-        """Open the splits of a stage now, so that a missing file stops the run before it starts."""
+        """Open the splits of a stage, so that a missing file is reported before the run starts."""
         for split in STAGES[stage]:
             if not (
                 split == "val" and self.trainer is not None and self.trainer.limit_val_batches == 0
@@ -180,7 +195,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 self.dataset(split)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the shuffled train loader.
+        """Return the loader of the shuffled training images.
 
         Raises:
             ValueError: If there are too few images for one full batch in each process.
@@ -205,7 +220,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return DataLoader(self.dataset("test"), **self._loading())
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the loader of the images to explain: the test images, or all of a plain folder."""
+        """Return the loader of the images to explain: test images, or all of an unsplit folder."""
         return DataLoader(self.dataset("predict"), **self._loading())
 
     def _loading(self) -> dict[str, Any]:
@@ -214,5 +229,5 @@ class ImageDataModule(LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "generator": torch.Generator(),  # else every loader draws from the global random state
+            "generator": torch.Generator(),  # otherwise loaders draw from the global random state
         }

@@ -1,4 +1,4 @@
-"""What data sets of plain image files share: the source, class indices and random splits."""
+"""Base class of data sets of image files: their source, class indices and random splits."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -18,14 +18,20 @@ Labels = tuple[int, ...]
 
 
 class FileSource(ImageSource):
-    """Image files below a root with their class indices; `num_classes` 0 means unlabelled."""
+    """Source of image files with class indices.
+
+    Args:
+        root: Folder to which the paths are relative.
+        labels: Class indices of each image, by path.
+        num_classes: Number of classes; 0 means unlabeled.
+    """
 
     def __init__(self, root: Path, labels: dict[str, Labels], num_classes: int) -> None:
         self.root, self.names, self.labels = root, list(labels), labels
         self.num_classes = num_classes
 
     def load(self, index: int) -> dict[str, Any]:
-        """Return the image and, unless unlabelled, its target."""
+        """Return the image and, unless the data are unlabeled, its target."""
         name = self.names[index]
         sample = {"image": read_image(str(self.root / name))}
         if self.num_classes:
@@ -34,7 +40,7 @@ class FileSource(ImageSource):
 
 
 def multi_hot(classes: Sequence[int], num_classes: int) -> Tensor:
-    """Return (num_classes,) bool, true at `classes`.
+    """Return the target (num_classes,) bool that is true at `classes`.
 
     Example:
         >>> multi_hot([2], 3)
@@ -48,10 +54,10 @@ def multi_hot(classes: Sequence[int], num_classes: int) -> Tensor:
 def random_split(
     names: Sequence[str], fractions: Sequence[float], seed: int
 ) -> dict[str, list[str]]:
-    """Divide `names` into train, val and test at random; the parts keep the given order.
+    """Divide names into train, val and test at random; each split keeps the given order.
 
     Raises:
-        ValueError: If there are not three fractions from 0 to 1 with sum 1.
+        ValueError: Unless there are three fractions >= 0 with sum 1.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1.0) > 1e-6:
         raise ValueError(f"fractions must be three numbers >= 0 with sum 1, got {list(fractions)}")
@@ -64,7 +70,7 @@ def random_split(
 
 
 def find_images(root: Path, folder: Path) -> list[str]:
-    """Return all images below `folder`, sorted, relative to `root`; hidden files are left out."""
+    """Return the images below `folder` except hidden ones, as sorted paths relative to `root`."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     paths = (path.relative_to(root) for path in found)
     return sorted(
@@ -73,7 +79,20 @@ def find_images(root: Path, folder: Path) -> list[str]:
 
 
 class FileDataModule(ImageDataModule):
-    """Class indices and splits of image files, which `read_splits` finds and labels."""
+    """Base class of data sets of image files, which `read_splits` finds and labels.
+
+    Args:
+        root: Folder of the images.
+        class_names: Class names in the order of the targets, or None.
+        class_indices: Index of each class name in the classifier's classes, or None.
+        num_classes: Length of the target; None derives it from the names or indices.
+        fractions: Fractions of the images in train, val and test for random splits.
+        split_seed: Seed of the random splits.
+        kwargs: Arguments of `ImageDataModule`.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
 
     def __init__(
         self,
@@ -96,12 +115,12 @@ class FileDataModule(ImageDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The class names; indices that no image uses are named by their number."""
+        """The class names; a class index that no image uses has its number as name."""
         self._scan()
         return list(self._names)
 
     def source(self, split: str) -> FileSource:
-        """Return the images of a split; "test" falls back to "val", and "predict" to "test".
+        """Return the source of a split; "test" falls back to "val", and "predict" to "test".
 
         Raises:
             ValueError: If the data have no such split.
@@ -124,13 +143,17 @@ class FileDataModule(ImageDataModule):
 
     @abstractmethod
     def read_splits(self) -> dict[str, dict[str, Labels]]:
-        """Return image path -> class indices for each split, and set the class names on the way."""
+        """Return the class indices of each image by split and path, and set the class names."""
 
     def index_classes(self, found: Sequence[str], where: Path) -> dict[str, int]:
-        """Return the index of each class, and set the class names; `where` is named in errors.
+        """Return the index of each class name, and set the class names.
+
+        Args:
+            found: Names of the classes that the data contain.
+            where: Path that error messages name.
 
         Raises:
-            ValueError: If a class found is unknown or an index is outside the classes.
+            ValueError: If a class is unknown or an index is out of range.
         """
         indices = self.class_indices or {
             name: place for place, name in enumerate(self.given_names or found)
@@ -145,10 +168,14 @@ class FileDataModule(ImageDataModule):
         return indices
 
     def set_names(self, names: dict[int, str], where: Path) -> None:
-        """Set the class names from index -> name; given `class_names` of full length go first.
+        """Set the class names; `class_names` has priority if it names every class.
+
+        Args:
+            names: Class names by index.
+            where: Path that error messages name.
 
         Raises:
-            ValueError: If an index is outside the classes.
+            ValueError: If an index is out of range.
         """
         given = self.given_names or []
         count = self.count or max(len(given), max(names, default=-1) + 1)
@@ -165,7 +192,7 @@ class FileDataModule(ImageDataModule):
         )
 
     def divide(self, labels: dict[str, Labels]) -> dict[str, dict[str, Labels]]:
-        """Split the images at random by `fractions`; "predict" holds all of them."""
+        """Split the images at random by `fractions`; the split "predict" contains all of them."""
         parts = random_split(list(labels), self.fractions, self.split_seed)
         splits = {split: {name: labels[name] for name in names} for split, names in parts.items()}
         return {**splits, "predict": labels}

@@ -1,4 +1,4 @@
-"""One's own images: a folder, with or without class sub-folders, or a CSV file that lists them."""
+"""Your own images: a folder, with or without class subfolders, or a CSV file that lists them."""
 
 import csv
 import itertools
@@ -10,13 +10,30 @@ from datamodules.files import EXTENSIONS, SPLITS, FileDataModule, Labels, find_i
 
 
 class ImageFolder(FileDataModule):
-    """Images in class sub-folders, one class each, or unlabelled images in any sub-folders.
+    """Images in class subfolders, one class per image, or unlabeled images in any subfolders.
 
-    Sub-folders train, val and test are the splits if there are no others; else the images are
-    divided at random by `fractions`, always alike, and "predict" serves all of them. Without a test
-    folder the val images are the test images. Other sub-folders are classes if every image lies in
-    one; `labelled` decides otherwise. Images are listed class by class in turn, so `limit` keeps
-    the classes balanced.
+    If train, val and test are the only subfolders, they are the splits, and without a test folder
+    the val images are the test images. Otherwise the images are divided at random by `fractions`,
+    in the same way every time, and the split "predict" contains all of them.
+
+    All other subfolders are classes if every image lies in one of them; `labelled` overrides this.
+    The classes take turns in the order of the images, so that `limit` keeps them balanced.
+
+    Args:
+        root: Folder of the images, which is searched when it is first needed.
+        labelled: Whether subfolders are classes; None decides as described above.
+        class_names: Folder names in the order of the targets; None sorts the folder names. With
+            `class_indices` and one name for each index, the names to display.
+        class_indices: Index of each folder name in the classifier's classes, such as the 1000
+            classes of ImageNet.
+        num_classes: Length of the target; None derives it from the names or indices.
+        fractions: Fractions of the images in train, val and test if there are no split folders.
+        split_seed: Seed of the random split. It is separate from `seed`, so that repeated runs see
+            the same data.
+        kwargs: Arguments of `ImageDataModule`.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
     """
 
     def __init__(
@@ -30,24 +47,6 @@ class ImageFolder(FileDataModule):
         split_seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Check that the folder exists; it is searched when first needed.
-
-        Args:
-            root: The folder.
-            labelled: Whether sub-folders are classes; found out by default.
-            class_names: Folder names in the order of the targets; sorted folder names by default.
-                With `class_indices` and one name per index: the names to show.
-            class_indices: Folder name -> index in the classifier's own classes, such as ImageNet's
-                1000.
-            num_classes: Length of the target; by default what the names or indices need.
-            fractions: Train, val and test part where there are no split folders.
-            split_seed: Of the random split; apart from `seed`, so that repeated runs see the same
-                data.
-            kwargs: See `ImageDataModule`.
-
-        Raises:
-            FileNotFoundError: If there is no such folder.
-        """
         super().__init__(
             root, class_names, class_indices, num_classes, fractions, split_seed, **kwargs
         )
@@ -55,11 +54,11 @@ class ImageFolder(FileDataModule):
 
     @property
     def multi_label(self) -> bool:
-        """False: a folder gives an image one class."""
+        """False, since each image lies in one class folder."""
         return False
 
     def read_splits(self) -> dict[str, dict[str, Labels]]:
-        """Return image path -> class indices for each split, from the folders.
+        """Return the class indices of each image by split and path, from the folders.
 
         Raises:
             ValueError: If there are no images, an image without a class, or an unknown class.
@@ -100,7 +99,7 @@ def _first_folder(name: str, base: Path, root: Path) -> str:
 
 
 def in_turn(names: Sequence[str], classes: dict[str, str]) -> list[str]:
-    """Reorder `names` so that classes take turns.
+    """Reorder names so that the classes take turns.
 
     Example:
         >>> in_turn(["a/1", "a/2", "b/1"], {"a/1": "a", "a/2": "a", "b/1": "b"})
@@ -111,10 +110,30 @@ def in_turn(names: Sequence[str], classes: dict[str, str]) -> list[str]:
 
 
 class CSVFolder(FileDataModule):
-    """Images listed in a CSV file: one label column, or a 0/1 column per class (multi-label).
+    """Images listed in a CSV file with one label column, or one 0/1 column per class (multi-label).
 
-    With neither `label_column` nor `index_column`, every column but the file's and the split's is a
-    class.
+    With neither `label_column` nor `index_column`, every column except those of the file name and
+    the split is a class.
+
+    Args:
+        root: Folder to which the file names are relative.
+        csv_file: CSV file with a header line, relative to `root`. It is read when first needed.
+        name_column: Column of the image files.
+        label_column: Column of the class name of each image.
+        index_column: Column of the class index of each image in the classifier's classes. If
+            `label_column` is given too, it names the indices.
+        split_column: Column with the split, "train", "val" or "test"; None divides the images by
+            `fractions`.
+        file_pattern: Pattern that turns an entry into a path, such as "JPEGImages/{}.jpg".
+        class_names: Class names in the order of the targets.
+        class_indices: Index of each label in the classifier's classes.
+        num_classes: Length of the target; None derives it from the names or indices.
+        fractions: Fractions of the images in train, val and test if there is no split column.
+        split_seed: Seed of the random split.
+        kwargs: Arguments of `ImageDataModule`.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
     """
 
     def __init__(
@@ -133,28 +152,6 @@ class CSVFolder(FileDataModule):
         split_seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Check that the folder exists; the CSV file is read when first needed.
-
-        Args:
-            root: The folder that the file names are relative to.
-            csv_file: The CSV file with a header line, relative to `root`.
-            name_column: Column of the image files.
-            label_column: Column of one class name per image.
-            index_column: Column of one class index per image, in the classifier's own classes; with
-                `label_column` the labels name the indices.
-            split_column: Column of train, val or test; without it the images are divided by
-                `fractions`.
-            file_pattern: How an entry becomes a path, such as "JPEGImages/{}.jpg".
-            class_names: Class names in the order of the targets.
-            class_indices: Label -> index in the classifier's own classes.
-            num_classes: Length of the target; by default what the names or indices need.
-            fractions: Train, val and test part where there is no split column.
-            split_seed: Of the random split.
-            kwargs: See `ImageDataModule`.
-
-        Raises:
-            FileNotFoundError: If there is no such folder.
-        """
         super().__init__(
             root, class_names, class_indices, num_classes, fractions, split_seed, **kwargs
         )
@@ -164,15 +161,15 @@ class CSVFolder(FileDataModule):
 
     @property
     def multi_label(self) -> bool:
-        """Whether classes have columns of their own."""
+        """Whether each class has its own column."""
         return self.label_column is None and self.index_column is None
 
     def read_splits(self) -> dict[str, dict[str, Labels]]:
-        """Return image path -> class indices for each split, from the CSV file.
+        """Return the class indices of each image by split and path, from the CSV file.
 
         Raises:
-            FileNotFoundError: If there is no such CSV file.
-            ValueError: If a column is missing or an entry cannot be understood.
+            FileNotFoundError: If the CSV file does not exist.
+            ValueError: If a column is missing or an entry is invalid.
         """
         if not self.csv_file.is_file():
             raise FileNotFoundError(f"{self.csv_file}: no such file; set csv_file")
@@ -214,7 +211,7 @@ class CSVFolder(FileDataModule):
                 self._number(row[self.index_column], line) for line, row in enumerate(rows, start=2)
             ]
             named = self.label_column or self.index_column
-            # a label may name one index only: the index itself keeps two classes of one name apart
+            # The index identifies the class, so that two classes of the same name stay apart.
             self.set_names(
                 {index: row[named] for index, row in zip(indices, rows, strict=True)}, self.csv_file
             )

@@ -1,4 +1,4 @@
-"""Reading image files, bringing them to one size, and the training augmentation."""
+"""Reading and resizing of image files, and the augmentation for training."""
 
 import math
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ INTERPOLATIONS = {
 
 
 def read_image(path: str) -> Tensor:
-    """Return a picture as RGB (3, h, w): uint8, or float32 in [0, 1] for deeper files.
+    """Return an image as RGB (3, h, w): uint8, or float32 in [0, 1] for files of more than 8 bits.
 
-    The EXIF rotation is applied and transparency is dropped. 16-bit grey files are divided by
-    65535; float files must already hold values in [0, 1].
+    The EXIF rotation is applied and transparency is dropped. 16-bit gray files are divided by
+    65535. Float files must already contain values in [0, 1].
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a readable image, or holds NaN or values outside [0, 1].
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a readable image, or contains NaN or values outside [0, 1].
     """
     picture = _open(path, "image")
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _deep(np.asarray(picture), path)
-    if "transparency" in picture.info:  # a direct conversion of such palettes warns
+    if "transparency" in picture.info:  # converting such palettes to RGB directly gives a warning
         picture = picture.convert("RGBA")
     pixels = np.array(picture.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
@@ -57,10 +57,10 @@ def _deep(pixels: np.ndarray[Any, Any], path: str) -> Tensor:
 
 
 def check_range(image: Tensor, name: str) -> None:
-    """Raise if a float image holds NaN, infinity or values outside [0, 1]; uint8 images cannot.
+    """Check that a float image has finite values in [0, 1]; uint8 images always pass.
 
     Raises:
-        ValueError: Naming the image and its range.
+        ValueError: If a value is NaN, infinite or outside [0, 1]. The message names the image.
     """
     if not image.is_floating_point():
         return
@@ -76,11 +76,11 @@ def check_range(image: Tensor, name: str) -> None:
 
 
 def read_labels(path: str) -> Tensor:
-    """Return the indices of a palette or grey PNG, (h, w) uint8.
+    """Return the class indices of a palette or gray PNG, (h, w) uint8.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a readable one-channel image.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a readable image with one channel.
     """
     labels = _open(path, "mask")
     if labels.mode not in ("P", "L"):
@@ -91,10 +91,14 @@ def read_labels(path: str) -> Tensor:
 
 
 class Fit:
-    """Bring pictures and their masks to `size` [H, W]; pictures smoothly, masks by nearest pixel.
+    """Resizes images and their masks to a given size. Masks are resized by the nearest pixel.
 
-    `squash` ignores the aspect ratio. `crop` keeps it: the picture is scaled so that the centre
-    crop of `size` covers `crop_pct` of its tighter side.
+    Args:
+        size: Height and width [H, W] of the result.
+        how: "squash" ignores the aspect ratio. "crop" keeps it: the image is scaled such that a
+            center crop of `size` covers the fraction `crop_pct` of its tighter side.
+        crop_pct: Fraction of the tighter side that "crop" keeps.
+        interpolation: Interpolation of images, a key of `INTERPOLATIONS`.
     """
 
     def __init__(self, size: Sequence[int], how: str, crop_pct: float, interpolation: str) -> None:
@@ -102,19 +106,19 @@ class Fit:
         self.mode = INTERPOLATIONS[interpolation]
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Fit a tensor (..., h, w) -> (..., H, W); a `tv_tensors.Mask` is treated as a mask."""
+        """Resize a tensor (..., h, w) to (..., H, W); a `tv_tensors.Mask` is resized as a mask."""
         if self.how == "squash" and list(pixels.shape[-2:]) == self.size:
             return pixels
         plain: Tensor = pixels.as_subclass(Tensor)
         if isinstance(pixels, tv_tensors.Mask):
-            # torchvision's own mask resize is off by up to half a source pixel
+            # The mask resize of torchvision is off by up to half a source pixel.
             planes = plain.reshape(1, -1, *plain.shape[-2:])
             fitted = self._fit(planes, v2.InterpolationMode.NEAREST_EXACT)
             mask: Tensor = tv_tensors.Mask(fitted.reshape(*plain.shape[:-2], *self.size))
             return mask
         fitted = self._fit(plain, self.mode)
         if fitted.is_floating_point():
-            fitted = fitted.clamp(0.0, 1.0)  # bicubic overshoots
+            fitted = fitted.clamp(0.0, 1.0)  # bicubic interpolation overshoots
         image: Tensor = tv_tensors.Image(fitted)
         return image
 
@@ -125,12 +129,12 @@ class Fit:
             scale = max(math.floor(goal / self.crop_pct) / have for goal, have in sides)
             scaled = [max(goal, round(have * scale)) for goal, have in sides]
         resized = F.resize(pixels, scaled, mode, antialias=True)
-        fitted: Tensor = F.center_crop(resized, self.size)  # nothing to cut after a squash
+        fitted: Tensor = F.center_crop(resized, self.size)  # changes nothing for "squash"
         return fitted
 
 
 def augmentation() -> v2.Transform:
-    """Flip, rotate up to 10 degrees and jitter colours; the strengths are NN-Explainer's."""
+    """Flip, rotation by up to 10 degrees and color jitter, with the strengths of NN-Explainer."""
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),

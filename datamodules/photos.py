@@ -1,4 +1,4 @@
-"""Photographs that scikit-image installs with itself: real images without a download."""
+"""Photographs that are installed with scikit-image: real images without a download."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -8,39 +8,38 @@ from typing import Any
 from datamodules.base import ImageDataModule
 from datamodules.files import FileSource
 
-# A photographer, a cat, a cup of coffee, a motor scooter and a rocket: things that ImageNet knows.
+# A photographer, a cat, a cup of coffee, a motor scooter and a rocket: objects known to ImageNet.
 NAMES = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 
 
 class Photos(ImageDataModule):
-    """Unlabelled photographs, read where scikit-image keeps them; every split serves all of them.
+    """Unlabeled photographs from the data folder of scikit-image; every split contains all of them.
 
-    Licence: all but the motor scooter are CC0 or in the public domain, as `skimage.data` says image
-    by image; that one belongs to the Middlebury stereo data of Scharstein et al., GCPR 2014.
+    License: `skimage.data` documents each image. All images but the motor scooter are CC0 or in the
+    public domain. The motor scooter belongs to the Middlebury stereo data of Scharstein et al.,
+    GCPR 2014.
+
+    Args:
+        names: Names of files in the folder `skimage.data.data_dir`, which are opened when needed.
+            `skimage.data.download_all()` adds more files to it.
+        kwargs: Arguments of `ImageDataModule`.
     """
 
     def __init__(self, names: Sequence[str] = NAMES, **kwargs: Any) -> None:
-        """Find the folder; the files are opened when needed.
-
-        Args:
-            names: Files in the folder `skimage.data.data_dir`; more come to it with
-                `skimage.data.download_all()`.
-            kwargs: See `ImageDataModule`.
-        """
         super().__init__(**kwargs)
         self.root = Path(str(resources.files("skimage"))) / "data"
         self.names = list(names)
 
     @property
     def class_names(self) -> list[str]:
-        """None: the photographs have no labels."""
+        """An empty list, since the photographs have no labels."""
         return []
 
     @property
     def multi_label(self) -> bool:
-        """False: there are no labels."""
+        """False, since there are no labels."""
         return False
 
     def source(self, split: str) -> FileSource:
-        """Return all photographs, whatever the split."""
+        """Return the source of all photographs, for any split."""
         return FileSource(self.root, dict.fromkeys(self.names, ()), num_classes=0)

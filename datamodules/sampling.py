@@ -1,4 +1,4 @@
-"""Training order and augmentation from (seed, epoch, index) alone, so that a fit can be resumed."""
+"""Training order and augmentation that depend only on (seed, epoch, index), for resuming."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ Batch = dict[str, Any]
 
 @contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Run a block with torch's CPU generator seeded from `entropy`, then restore its state.
+    """Seed torch's CPU generator from `entropy` within the block, and restore it afterwards.
 
-    Only the CPU generator is touched: `torch.manual_seed` would also reset the GPU's.
+    Only the CPU generator is changed. `torch.manual_seed` would also reset those of the GPUs.
     """
     seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
     with torch.random.fork_rng(devices=[]):
@@ -25,19 +25,25 @@ def seeded(*entropy: int) -> Iterator[None]:
 
 
 class EpochSampler(DistributedSampler[Key]):
-    """Yield (epoch, index) keys in an order from (seed, epoch), each process its own share.
+    """Sampler of (epoch, index) keys in an order that depends only on (seed, epoch).
 
-    The epoch travels with the index because workers that stay alive between epochs cannot see
-    `set_epoch`. Being a `DistributedSampler`, it is left alone by Lightning, whose own wrapper
-    forgot `set_epoch` before 2.6.1.
+    Each process gets its own share of the keys. Keys contain the epoch because workers that stay
+    alive between epochs do not notice `set_epoch`. Lightning does not wrap this sampler, because it
+    is a `DistributedSampler`; Lightning's own wrapper did not call `set_epoch` before 2.6.1.
+
+    Args:
+        dataset: Data set to sample from.
+        seed: Seed of the order.
+        replicas: Number of processes.
+        rank: Index of this process.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int, replicas: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=replicas, rank=rank, seed=seed, drop_last=True)
-        self.start = 0  # keys of this process to leave out of the next iteration only
+        self.start = 0  # number of keys of this process that the next iteration skips
 
     def __iter__(self) -> Iterator[Key]:
-        """Iterate over this process's keys of the current epoch."""
+        """Iterate over the keys of this process in the current epoch."""
         with seeded(self.seed, self.epoch):
             order = torch.randperm(len(self.dataset)).tolist()  # type: ignore[arg-type]
         share = order[self.rank : self.total_size : self.num_replicas]
@@ -46,16 +52,16 @@ class EpochSampler(DistributedSampler[Key]):
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A train loader that resumes within an epoch: Lightning keeps its position in checkpoints.
+    """Training loader that can resume within an epoch; checkpoints of Lightning store its position.
 
-    Batches already seen are skipped by their keys, so no image is loaded for it.
+    Batches that were already seen are skipped by their keys, without loading their images.
     """
 
     _state: dict[str, int]
     _resume: dict[str, int]
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Iterate over the batches of the epoch, or what is left of it right after a resume."""
+        """Iterate over the batches of the epoch, or the remaining ones directly after resuming."""
         resume = self.__dict__.pop("_resume", {})
         self._state = {"epoch": getattr(self.sampler, "epoch", 0), "batches": 0}
         if isinstance(self.sampler, EpochSampler) and resume.get("epoch") == self.sampler.epoch:
@@ -66,9 +72,9 @@ class ResumableLoader(DataLoader[Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the last epoch begun and the number of its batches handed out so far."""
+        """Return the last epoch that was started and the number of its batches returned so far."""
         return dict(self.__dict__.get("_resume") or self.__dict__.get("_state", {}))
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue after the batches that `state` counts, if the next epoch is the one it names."""
+        """Skip the batches counted by `state` if the next epoch is the epoch of `state`."""
         self._resume = dict(state)

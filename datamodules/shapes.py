@@ -1,4 +1,4 @@
-"""Shapes: a data set drawn on the fly, with exact masks and parts, for quick experiments."""
+"""Shapes: a synthetic data set with exact masks and parts, for quick experiments."""
 
 import math
 import mmap
@@ -28,11 +28,15 @@ PLANES = 5  # red, green, blue, labels, parts
 
 
 class SceneCache:
-    """Memory for scenes (count, planes, H, W) uint8, shared with forked workers.
+    """Cache of scenes (count, planes, H, W) uint8 in memory that forked workers share.
 
-    Anonymous memory is taken page by page when first written and, unlike torch's shared tensors,
-    does not count against a container's small /dev/shm. A copy sent to a spawned worker starts
-    empty.
+    The cache is anonymous memory, which is allocated page by page when it is first written. Unlike
+    the shared tensors of torch, it does not count against the small /dev/shm of a container. A copy
+    that is sent to a spawned worker starts empty.
+
+    Args:
+        count: Number of scenes.
+        size: Height and width of the scenes.
     """
 
     def __init__(self, count: int, size: tuple[int, int]) -> None:
@@ -45,7 +49,7 @@ class SceneCache:
         self.filled = np.frombuffer(mmap.mmap(-1, self.count), np.uint8)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the memory out: it cannot be sent to another process."""
+        """Leave out the memory, which cannot be sent to another process."""
         return {"count": self.count, "size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -54,21 +58,31 @@ class SceneCache:
         self._reserve()
 
     def get(self, index: int) -> Scene | None:
-        """Return a scene drawn before, by this or another worker."""
+        """Return a scene that this or another worker has drawn before, or None."""
         if not self.filled[index]:
             return None
         planes = self.scenes[index]
         return Scene(planes[:3].transpose(1, 2, 0), planes[3], planes[4])
 
     def put(self, index: int, scene: Scene) -> None:
-        """Keep a scene. Two workers may do so at once: they write the same bytes."""
+        """Store a scene; two workers can do so at the same time, as they write the same bytes."""
         self.scenes[index, :3] = scene.image.transpose(2, 0, 1)
         self.scenes[index, 3], self.scenes[index, 4] = scene.labels, scene.parts
         self.filled[index] = 1
 
 
 class ShapesSource(ImageSource):
-    """Scenes of one split, each drawn from (seed, split, index) alone."""
+    """Source of the scenes of one split, each of which depends only on (seed, split, index).
+
+    Args:
+        split: "train", "val", "test" or "predict", which equals "test".
+        count: Number of scenes.
+        size: Height and width of the scenes.
+        seed: Seed of the scenes.
+        parts: Whether samples contain parts.
+        allow_empty: Whether to keep scenes without any class.
+        cache: Whether to keep drawn scenes in memory.
+    """
 
     def __init__(
         self,
@@ -87,7 +101,7 @@ class ShapesSource(ImageSource):
         self.cache = SceneCache(count, size) if cache else None
 
     def scene(self, index: int) -> Scene:
-        """Return the scene `index`, drawn or remembered."""
+        """Return the scene `index`, from the cache if possible."""
         scene = self.cache.get(index) if self.cache else None
         if scene is None:
             scene = draw_scene(
@@ -98,7 +112,7 @@ class ShapesSource(ImageSource):
         return scene
 
     def load(self, index: int) -> dict[str, Any]:
-        """Return copies of image, target and label planes: nobody can write into the cache."""
+        """Return image, target and label planes as copies, which keeps the cache unchanged."""
         scene = self.scene(index)
         present = (
             torch.bincount(torch.tensor(scene.labels).flatten(), minlength=len(SHAPES) + 1)[1:] > 0
@@ -113,7 +127,7 @@ class ShapesSource(ImageSource):
         return sample
 
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Expand the planes to mask (K, H, W) and parts (K, P, H, W), both bool."""
+        """Expand the label planes to mask (K, H, W) and parts (K, P, H, W), both bool."""
         sample["mask"] = one_hot(sample["mask"], len(SHAPES))
         if self.parts:
             sample["parts"] = sample["mask"][:, None] & one_hot(sample["parts"], len(PARTS))[None]
@@ -121,7 +135,7 @@ class ShapesSource(ImageSource):
 
 
 def one_hot(labels: Tensor, count: int) -> Tensor:
-    """Expand labels (H, W), 0 or k + 1, to (count, H, W) bool.
+    """Expand labels (H, W), which are 0 or class + 1, to masks (count, H, W) bool.
 
     Example:
         >>> one_hot(torch.tensor([[0, 2]]), 2).tolist()
@@ -131,13 +145,28 @@ def one_hot(labels: Tensor, count: int) -> Tensor:
 
 
 class Shapes(ImageDataModule):
-    """Scenes of one to three textured shapes among plain look-alikes; six classes, multi-label.
+    """Scenes of one to three textured shapes among plain distractors; six classes, multi-label.
 
-    A class is one shape with its one texture; plain or shaded shapes of the same outline are
-    distractors. About 1.75 labels an image; the objects cover a sixth of it. Masks are exact and
-    hold visible pixels only. With `parts`, a batch also has `parts` (B, K, P, H, W) bool: outline,
-    upper half and lower half in the object's own rotated frame, which divide its mask. Scenes
-    depend on (scene_seed, split, index) only; they look alike at any image size.
+    A class is a shape with its own texture. Plain or shaded shapes with the same outlines serve as
+    distractors. Images have about 1.75 labels on average, and their objects cover one sixth of the
+    image. Masks are exact and contain only visible pixels. Scenes depend only on (scene_seed,
+    split, index), and look alike at any image size.
+
+    With `parts`, a batch also contains `parts` (B, K, P, H, W) bool: the outline, the upper half
+    and the lower half of each object in its rotated frame. The parts divide the mask of the object.
+
+    Args:
+        image_size: Height and width of the scenes, [H, W].
+        train_images: Number of scenes in the train split.
+        val_images: Number of scenes in the val split.
+        test_images: Number of scenes in the test split.
+        scene_seed: Seed of the scenes. It is separate from `seed`, so that repeated runs see the
+            same data.
+        parts: Whether batches contain `parts`.
+        allow_empty: Whether to keep scenes in which no object is visible enough to count.
+        cache: Whether to keep drawn scenes in memory, with 5 * H * W bytes each; about 190 MB for
+            the default train split.
+        kwargs: Arguments of `ImageDataModule`.
     """
 
     def __init__(
@@ -152,20 +181,6 @@ class Shapes(ImageDataModule):
         cache: bool = True,
         **kwargs: Any,
     ) -> None:
-        """Store the settings; scenes are drawn when asked for.
-
-        Args:
-            image_size: [H, W] of the scenes.
-            train_images: Number of scenes in the train split.
-            val_images: Number of scenes in the val split.
-            test_images: Number of scenes in the test split.
-            scene_seed: Which scenes; apart from `seed`, so that repeated runs see the same data.
-            parts: Deliver `parts`.
-            allow_empty: Keep scenes in which no class counts.
-            cache: Remember drawn scenes: 5 * H * W bytes each, about 190 MB for the default train
-                split.
-            kwargs: See `ImageDataModule`.
-        """
         super().__init__(image_size=image_size, **kwargs)
         self.counts = {
             "train": train_images,
@@ -178,21 +193,21 @@ class Shapes(ImageDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The six classes: shape and texture."""
+        """The six classes, named by texture and shape."""
         return list(CLASS_NAMES)
 
     @property
     def multi_label(self) -> bool:
-        """True: a scene shows one to three classes."""
+        """True, since a scene shows one to three classes."""
         return True
 
     @property
     def part_names(self) -> list[str]:
-        """The parts every class has, in the order of `parts`."""
+        """The parts of every class, in the order of `parts`."""
         return list(PART_NAMES)
 
     def source(self, split: str) -> ShapesSource:
-        """Return the scenes of a split; "predict" shows the test scenes."""
+        """Return the source of a split; "predict" contains the test scenes."""
         if split == "predict":
             return self.dataset("test").source  # type: ignore[return-value]
         count = self.counts[split] if self.limit is None else min(self.limit, self.counts[split])

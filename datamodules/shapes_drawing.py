@@ -1,4 +1,4 @@
-"""Drawing one scene of the Shapes data: textured objects among look-alikes on clutter."""
+"""Drawing of Shapes scenes: textured objects among distractors on a cluttered background."""
 
 import math
 from typing import NamedTuple
@@ -19,9 +19,10 @@ from datamodules.shapes_patterns import (
 
 Labels = NDArray[np.uint8]
 PARTS = ("outline", "upper", "lower")
-MIN_VISIBLE, MIN_AREA = 0.35, 0.006  # of the object, of the image: what a class needs to count
-OUTLINE = 0.11  # width of the outline in units of the object's radius
-SHADOW = 0.35  # how far the soft shadow around an object reaches, in the same units
+# Visible fraction of the object, and fraction of the image, that an object needs to count.
+MIN_VISIBLE, MIN_AREA = 0.35, 0.006
+OUTLINE = 0.11  # width of the outline in units of the radius of the object
+SHADOW = 0.35  # reach of the soft shadow around an object, in the same units
 
 
 class Scene(NamedTuple):
@@ -33,7 +34,7 @@ class Scene(NamedTuple):
 
 
 class Item(NamedTuple):
-    """Where a shape is drawn: centre relative to the image, radius relative to sqrt(H * W)."""
+    """A shape to draw, with its center relative to the image and its radius to sqrt(H * W)."""
 
     shape: int
     x: float
@@ -44,10 +45,10 @@ class Item(NamedTuple):
 
 
 def draw_scene(rng: np.random.Generator, size: tuple[int, int], allow_empty: bool = False) -> Scene:
-    """Return a scene of 1 to 3 objects; the same numbers give the same scene at any size.
+    """Return a scene of 1 to 3 objects; the same random numbers give the same scene at any size.
 
-    An object counts if at least 35 % of it and 0.6 % of the image is visible; what does not count
-    has no label. Scenes without any label are drawn anew unless `allow_empty`.
+    An object counts if at least 35 % of it is visible, on at least 0.6 % of the image. Objects that
+    do not count have no label. Scenes without any label are drawn again unless `allow_empty`.
     """
     canvas, labels, parts = _attempt(rng, size)
     while not (allow_empty or labels.any()):
@@ -64,7 +65,7 @@ def _attempt(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, La
         _item(rng, int(rng.integers(len(SHAPES))), _log_uniform(rng, 0.008, 0.09), textured=False)
         for _ in range(rng.integers(2, 7))
     ]
-    # roughly large before small, so that few objects vanish
+    # Large items are mostly drawn before small ones, so that few objects are hidden.
     for item in sorted(
         objects + distractors, key=lambda item: -item.radius * rng.uniform(0.6, 1.4)
     ):
@@ -82,7 +83,7 @@ def _attempt(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Array, La
 
 
 def layout(rng: np.random.Generator) -> list[Item]:
-    """Return 1 to 3 objects of different classes, 3 to 28 % of the image each, rather apart."""
+    """Return 1 to 3 objects of different classes, preferably apart, each 3 to 28 % of the image."""
     items: list[Item] = []
     for shape in rng.permutation(len(SHAPES))[: 1 + rng.choice(3, p=(0.42, 0.37, 0.21))]:
         area = _log_uniform(rng, 0.03, 0.28)
@@ -113,7 +114,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def _window(
     centre: tuple[float, float], reach: float, size: tuple[int, int]
 ) -> tuple[tuple[slice, slice], Array, Array]:
-    """Return the box around a centre (x, y) in pixels, and its pixels' offsets from there."""
+    """Return the box around a center (x, y) in pixels, and the offsets of its pixels from it."""
     x, y = centre
     rows = slice(max(0, math.floor(y - reach)), min(size[0], math.ceil(y + reach)))
     columns = slice(max(0, math.floor(x - reach)), min(size[1], math.ceil(x + reach)))
@@ -141,7 +142,7 @@ def _draw(
     distance = signed_distance(item.shape, u, v)
     if item.textured:
         mix = texture(item.shape, u, v, radius, phase)
-    else:  # the same palette, plain or as a gradient
+    else:  # distractor in the same colors, plain or as a gradient
         mix = np.clip(0.5 + rng.choice((0.0, 0.6)) * u + rng.uniform(-0.5, 0.5), 0.0, 1.0)
     paint = fill[0] + mix[..., None] * (fill[1] - fill[0])
     paint += edge(distance + OUTLINE, radius)[..., None] * (fill[2] - paint)
@@ -159,7 +160,7 @@ def _draw(
 
 
 def _pattern_colours(rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Return a dark, a light and an outline colour."""
+    """Return a dark color, a light color and an outline color."""
     hue = rng.uniform()
     dark = colour(hue, rng.uniform(0.4, 0.95), rng.uniform(0.1, 0.42))
     light = colour(hue + rng.uniform(-0.5, 0.5), rng.uniform(0.15, 0.85), rng.uniform(0.78, 1.0))
@@ -167,7 +168,7 @@ def _pattern_colours(rng: np.random.Generator) -> tuple[Array, Array, Array]:
 
 
 def _occlude(rng: np.random.Generator, canvas: Array, labels: Labels, parts: Labels) -> None:
-    """Lay a twig or a leaf over the scene."""
+    """Draw a twig or a leaf over the scene."""
     size = canvas.shape[0], canvas.shape[1]
     scale = math.sqrt(math.prod(size))
     x, y = rng.uniform(0.05, 0.95, 2)

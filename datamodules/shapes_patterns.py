@@ -1,4 +1,4 @@
-"""What the Shapes data are made of: outlines, class textures, colours, noise and backgrounds."""
+"""Elements of Shapes scenes: outlines, class textures, colors, noise and backgrounds."""
 
 import colorsys
 import functools
@@ -12,7 +12,7 @@ SHAPES = ("disc", "square", "triangle", "star", "cross", "ring")
 
 
 def signed_distance(shape: int, u: Array, v: Array) -> Array:
-    """Return about the distance to the outline of a shape with radius 1, negative inside."""
+    """Return the approximate distance to the outline of a shape of radius 1, negative inside."""
     if shape == 0:
         return np.hypot(u, v) - 0.92
     if shape == 1:
@@ -20,7 +20,7 @@ def signed_distance(shape: int, u: Array, v: Array) -> Array:
     if shape == 2:  # three half-planes
         sides = np.maximum(abs(u) * math.sqrt(0.75) - v * 0.5, v)
         return sides - 0.5
-    if shape == 3:  # folded into a tenth of the turn: one straight line from tip to notch
+    if shape == 3:  # folded by symmetry into a tenth of a turn, with one line from tip to notch
         angle = abs((np.arctan2(u, -v) / (0.4 * math.pi) + 0.5) % 1.0 - 0.5) * 0.4 * math.pi
         radius = np.hypot(u, v)
         notch = 0.52
@@ -35,12 +35,12 @@ def signed_distance(shape: int, u: Array, v: Array) -> Array:
 
 
 def texture(shape: int, u: Array, v: Array, sharp: float, phase: float) -> Array:
-    """Return the class texture in [0, 1]; `sharp` is the number of pixels per unit."""
+    """Return the texture of a class in [0, 1]; `sharp` is the number of pixels per unit length."""
     if shape == 0:  # stripes
         return edge(np.sin(8.0 * u + phase) / 8.0, sharp)
     if shape == 1:  # checks
         return edge(np.sin(7.0 * u + phase) * np.sin(7.0 * v + phase) / 7.0, sharp)
-    if shape == 2:  # dots, every second row shifted
+    if shape == 2:  # dots, with every second row shifted
         row = np.floor(v / 0.36 + phase)
         across = ((u / 0.4 + 0.5 * (row % 2)) % 1.0 - 0.5) * 0.4
         down = ((v / 0.36 + phase) % 1.0 - 0.5) * 0.36
@@ -62,20 +62,20 @@ def edge(distance: Array, sharp: float) -> Array:
 
 @functools.cache
 def unit_area(shape: int) -> float:
-    """Return the area of a shape with radius 1, to about three digits."""
+    """Return the area of a shape of radius 1, to about three digits."""
     side = (np.arange(400) + 0.5) / 200.0 - 1.0
     u, v = np.broadcast_arrays(side[None, :], side[:, None])
     return float((signed_distance(shape, u, v) < 0).mean() * 4.0)
 
 
 def colour(hue: float, saturation: float, value: float) -> Array:
-    """Return RGB (3,) in [0, 1]; the hue wraps around."""
+    """Return the RGB color (3,) in [0, 1]; the hue wraps around at 1."""
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
 @functools.lru_cache(maxsize=256)
 def _spline(pixels: int, cells: int) -> Array:
-    """Return cubic B-spline weights (pixels, cells + 3), to smooth a coarse grid by a product."""
+    """Return cubic B-spline weights (pixels, cells + 3) that upsample a coarse grid smoothly."""
     position = (np.arange(pixels) + 0.5) / pixels * cells
     distance = abs(position[:, None] + 1.0 - np.arange(cells + 3)[None, :])
     near = 2.0 / 3.0 - distance**2 + distance**3 / 2.0
@@ -86,7 +86,7 @@ def _spline(pixels: int, cells: int) -> Array:
 def noise(
     rng: np.random.Generator, size: tuple[int, int], octaves: dict[int, float], channels: int
 ) -> Array:
-    """Return smooth noise (channels, H, W) summed over `octaves` {cells per side: amplitude}."""
+    """Return smooth noise (channels, H, W), the sum of `octaves` {cells per side: amplitude}."""
     total = np.zeros((channels, *size))
     for cells, amplitude in octaves.items():
         grid = rng.uniform(-1.0, 1.0, (channels, cells + 3, cells + 3)) * (2.0 * amplitude)
@@ -95,7 +95,7 @@ def noise(
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> Array:
-    """Return a landscape-like picture (H, W, 3): three grainy materials with ragged borders."""
+    """Return a background (H, W, 3) of three grainy materials with ragged borders."""
     ragged = {2: 0.8, 5: 0.5, 11: 0.28, 24: 0.14}
     regions = noise(rng, size, ragged, 2)
     grain = noise(rng, size, {6: 0.5, 13: 0.4, 29: 0.42, 61: 0.5}, 1)[0]

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2007 and 2012: multi-label photographs, some with pixel masks."""
+"""PASCAL VOC 2007 and 2012: multi-label photographs, some with segmentation masks."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CLASS_NAMES = [
     "tvmonitor",
 ]  # fmt: skip
 VOID = 255
-MOST_BOXES = 64  # an image, so that batches stack
+MOST_BOXES = 64  # boxes per image, a fixed number so that they can be batched
 SPLITS = {
     "2007": {"train": "train", "val": "val", "test": "test"},
     "2012": {
@@ -32,9 +32,15 @@ SPLITS = {
 
 
 class VOCSource(ImageSource):
-    """The images of one image-set file; masks only if every one of them has a segmentation PNG.
+    """Source of the images of one image-set file.
 
-    With a `fit`, the boxes are delivered as that brings the images to size.
+    Args:
+        folder: Folder with JPEGImages and Annotations.
+        ids: Names of the images.
+        masks: Whether to provide masks, if every image has a segmentation PNG.
+        difficult: Whether to include objects that are marked difficult.
+        void_as: Treatment of the border around objects, see `VOC`.
+        fit: Resizing of the images, which is applied to the boxes; None provides no boxes.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class VOCSource(ImageSource):
         return self.folder / "SegmentationClass" / f"{image}.png"
 
     def load(self, index: int) -> dict[str, Any]:
-        """Return image, target and, where the split has masks, the plane of class indices."""
+        """Return image, target and, if available, boxes and the mask of class indices."""
         image = read_image(str(self.folder / self.names[index]))
         path = self.folder / "Annotations" / f"{self.ids[index]}.xml"
         target, boxes = read_objects(path, self.difficult)
@@ -77,7 +83,7 @@ class VOCSource(ImageSource):
         return sample
 
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Expand the plane of class indices to `mask` (20, H, W) and `void` (H, W)."""
+        """Expand the mask of class indices to `mask` (20, H, W) and `void` (H, W), both bool."""
         if self.masks:
             labels = sample["mask"]
             void = labels == VOID
@@ -91,12 +97,13 @@ class VOCSource(ImageSource):
 
 
 def read_objects(path: Path, difficult: bool) -> tuple[Tensor, Tensor]:
-    """Return the classes named in an annotation, (20,) bool, and its boxes (64, 5).
+    """Return the classes of an annotation, (20,) bool, and its boxes (64, 5).
 
-    A box is class, left, top, right, bottom in pixels, right and bottom outside; -1 fills up.
+    A box is (class, left, top, right, bottom) in pixels, where right and bottom are the first
+    column and row outside the box. Unused rows are -1.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is not XML, names an unknown class or has more than 64 boxes.
     """
     try:
@@ -126,12 +133,12 @@ def read_objects(path: Path, difficult: bool) -> tuple[Tensor, Tensor]:
 
 
 def fit_boxes(boxes: Tensor, fit: Fit, size: Sequence[int]) -> Tensor:
-    """Return boxes (M, 5) of an image of `size` [h, w] as `fit` scales and crops it.
+    """Return boxes (M, 5) of an image of size [h, w], scaled and cropped like the image.
 
-    What is cut away is cut off the boxes; those of which nothing is left become -1.
+    Boxes are clipped to the cropped image. Boxes that lie outside it become -1.
     """
     scaled = fit.size
-    if fit.how == "crop":  # as Fit does with the pixels
+    if fit.how == "crop":  # as `Fit` does for the pixels
         sides = list(zip(fit.size, size, strict=True))
         scale = max(math.floor(goal / fit.crop_pct) / have for goal, have in sides)
         scaled = [max(goal, round(have * scale)) for goal, have in sides]
@@ -146,12 +153,37 @@ def fit_boxes(boxes: Tensor, fit: Fit, size: Sequence[int]) -> Tensor:
 class VOC(ImageDataModule):
     """PASCAL VOC 2007 or 2012 (Everingham et al., IJCV 2010); images under Flickr's terms of use.
 
-    `boxes` (64, 5) are delivered in all splits but train, whose augmentation would not move them:
-    class, left, top, right, bottom in pixels of the delivered image, -1 where there is none.
-    `mask` and `void` are delivered in a split exactly when every image of it has a segmentation
-    PNG, since a batch must be complete: use `image_sets: Segmentation`, or `require_masks` for the
-    test split. Targets come from the XML boxes, so a class may lack pixels in the mask of a small
-    image.
+    All splits except train contain `boxes` (64, 5): class, left, top, right and bottom in pixels of
+    the resized image, with -1 in unused rows. The train split has none because its augmentation
+    does not move boxes.
+
+    A split contains `mask` and `void` only if every image in it has a segmentation PNG, since
+    batches must be complete. To get them, use `image_sets: Segmentation`, or `require_masks` for
+    the test split. Targets come from the boxes in the XML files, so that a class may have no pixels
+    in the mask of a small image.
+
+    Args:
+        root: Folder with JPEGImages, Annotations and ImageSets, or a folder above it with VOC{year}
+            or VOCdevkit/VOC{year}.
+        year: Year of the data set, "2007" or "2012".
+        train_set: Image-set file of the train split, without ".txt"; None stands for "train".
+        val_set: Image-set file of the val split; None stands for "val".
+        test_set: Image-set file of the test split; None stands for "test" in 2007 and "val" in
+            2012.
+        image_sets: Folder of the image-set files in ImageSets, "Main" or "Segmentation".
+        difficult: Whether to include objects that are marked difficult, as NN-Explainer does.
+        masks: Whether to provide masks for splits in which every image has one.
+        require_masks: Whether to restrict the test split to images with a segmentation PNG.
+        void_as: Treatment of the border around objects, which has index 255. "ignore" provides it
+            as `void`. "background" excludes it from every mask. "foreground" adds it to the mask of
+            every class in the target; the merged mask is then that of NN-Explainer, whose code
+            takes all non-black pixels.
+        download: Whether to download the archives into `root` with torchvision if the folder is
+            missing.
+        kwargs: Arguments of `ImageDataModule`.
+
+    Raises:
+        ValueError: If `year` or `void_as` is unknown.
     """
 
     def __init__(
@@ -169,29 +201,6 @@ class VOC(ImageDataModule):
         download: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Store the settings; nothing is read yet.
-
-        Args:
-            root: The folder with JPEGImages, Annotations and ImageSets, or one above with VOC{year}
-                or VOCdevkit/VOC{year}.
-            year: "2007" or "2012".
-            train_set: Image-set file of the train split, without ".txt"; "train" by default.
-            val_set: Of the val split; "val" by default.
-            test_set: Of the test split; "test" by default for 2007, "val" for 2012.
-            image_sets: Folder in ImageSets, "Main" or "Segmentation".
-            difficult: Count objects marked difficult, as NN-Explainer does.
-            masks: Deliver masks where a whole split has them.
-            require_masks: Restrict the test split to images with a segmentation PNG.
-            void_as: The border around objects, index 255. "ignore" delivers it as `void`;
-                "background" leaves it out of every mask; "foreground" adds it to the mask of every
-                class in the target, so that the merged mask is NN-Explainer's, whose code takes all
-                non-black pixels.
-            download: Fetch the archives into `root` with torchvision if the folder is missing.
-            kwargs: See `ImageDataModule`.
-
-        Raises:
-            ValueError: If `year` or `void_as` is unknown.
-        """
         super().__init__(**kwargs)
         if year not in SPLITS:
             raise ValueError(f"year must be one of {list(SPLITS)}, got {year!r}")
@@ -207,16 +216,16 @@ class VOC(ImageDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The 20 classes in the usual, alphabetic order."""
+        """The 20 classes in alphabetical order."""
         return list(CLASS_NAMES)
 
     @property
     def multi_label(self) -> bool:
-        """True: a photograph shows any number of classes."""
+        """True, since a photograph can show several classes."""
         return True
 
     def prepare_data(self) -> None:
-        """Download the archives if asked to and not there yet."""
+        """Download the archives if `download` is set and the folder is missing."""
         if self.download and self._find() is None:
             for image_set in ["trainval", "test"] if self.year == "2007" else ["trainval"]:
                 VOCDetection(self.root, year=self.year, image_set=image_set, download=True)
@@ -227,7 +236,7 @@ class VOC(ImageDataModule):
         return next((folder for folder in folders if (folder / "JPEGImages").is_dir()), None)
 
     def source(self, split: str) -> VOCSource:
-        """Return the images of a split; "predict" shows the test images.
+        """Return the source of a split; "predict" contains the test images.
 
         Raises:
             FileNotFoundError: If the data set or the image-set file is missing.

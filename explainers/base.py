@@ -1,4 +1,4 @@
-"""The contract of every explanation method."""
+"""The base class of all explanation methods."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -18,10 +18,10 @@ from explainers.options import Group, check_choices, complete
 
 
 class Explainer(LightningModule, ABC):
-    """ResponseTable, for images and targets, which pixels made the explanandum decide.
+    """Scores, for images and targets, how much each pixel mattered to the explanandum's decision.
 
-    Subclasses implement `attribute`. A map never depends on the rest of its batch, and every call
-    draws its randomness from `self.generator()`, the same stream for every image.
+    Subclasses implement `attribute`. A map never depends on the rest of its batch. Every call draws
+    its random numbers from `self.generator()`, with the same stream for every image.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -31,14 +31,13 @@ class Explainer(LightningModule, ABC):
         ValueError: If an argument with a `Literal` type has none of its values.
     """
 
-    is_mask = False  # True promises maps in [0, 1]; False promises only an order
-    class_specific = True  # False: the map does not depend on the target
-    needs_gradients = False  # True: differentiates the explanandum at each explanation
-    needs_masks = False  # True: has to `observe` the object masks of the images it explains
-    speed_only: tuple[str, ...] = ()  # arguments that change speed and memory, but no map
-    quick: ClassVar[
-        Mapping[str, Any]
-    ] = {}  # arguments of a cheap run that still finds a planted truth
+    is_mask = False  # whether maps are in [0, 1]; otherwise only their order is meaningful
+    class_specific = True  # whether maps depend on the target
+    needs_gradients = False  # whether an explanation differentiates the explanandum
+    needs_masks = False  # whether `observe` must receive the object masks of the images
+    speed_only: tuple[str, ...] = ()  # names of arguments that change speed and memory, but no map
+    # Arguments of a cheap run, which still finds a planted ground truth.
+    quick: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__()
@@ -49,32 +48,31 @@ class Explainer(LightningModule, ABC):
 
     @abstractmethod
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Score pixels: larger matters more.
+        """Scores pixels, where larger values matter more.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
-            targets: What to explain, (B, K) bool, one class or several.
+            images: Images (B, 3, H, W) in [0, 1].
+            targets: Classes to explain, multi-hot (B, K) bool, one class or several.
 
         Returns:
             Maps (B, H, W) float32.
         """
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes of each image, `classes` (B, k) int64."""
+        """Maps (B, k, H, W) of several classes for each image, `classes` (B, k) int64."""
         one_hot = F.one_hot(classes, self.explanandum.num_classes).bool()  # (B, k, K)
         return torch.stack(
             [self.attribute(images, targets) for targets in one_hot.unbind(1)], dim=1
         )
 
     def observe(self, batch: dict[str, Any]) -> None:
-        """See the whole batch before its images are explained; most methods ignore it."""
+        """Receives the whole batch before its images are explained. Most methods ignore it."""
 
     def merged_map(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) of whole targets (B, K), for methods whose work is `class_maps`.
+        """Maps (B, H, W) of targets (B, K), merged from the maps of `class_maps`.
 
-        The map of one class is returned as it is. The map of several classes is the pixelwise
-        maximum of their maps, which are min-maxed first unless they are masks. A target without a
-        class gives a map of zeros.
+        The map of several classes is the pixelwise maximum of their maps, which are min-max scaled
+        first unless they are masks. A single map is not scaled. A target without a class gives 0.
         """
         self.check_inputs(images, targets)
         merged = torch.zeros_like(images[:, 0])
@@ -89,7 +87,7 @@ class Explainer(LightningModule, ABC):
         return merged
 
     def check_inputs(self, images: Tensor, targets: Tensor) -> None:
-        """Raise a ValueError unless images are (B, 3, H, W) and targets (B, K) bool."""
+        """Raises a ValueError unless images are (B, 3, H, W) and targets (B, K) bool."""
         expected = (images.shape[0], self.explanandum.num_classes)
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
@@ -101,20 +99,20 @@ class Explainer(LightningModule, ABC):
             )
 
     def complete(self, name: str, defaults: Group) -> Group:
-        """The options of a group argument, with defaults for those not given; they are stored so.
+        """The options of a group argument, with defaults for those that are not given.
 
-        A later default then never changes an old checkpoint.
+        They are stored in this form, so that a later default does not change an old checkpoint.
         """
         options: Group = complete(self.hparams[name], defaults)
         self.hparams[name] = dict(options)
         return options
 
     def generator(self) -> torch.Generator:
-        """A fresh generator seeded by `seed`, on the CPU: the same numbers on every device."""
+        """A new generator on the CPU, seeded by `seed`: the same numbers on every device."""
         return torch.Generator().manual_seed(self.seed)
 
     def on_test_start(self) -> None:
-        """Refuse a test run that would measure nothing."""
+        """Refuses a test run without the Score callback, which would measure nothing."""
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         if not any(type(callback).__name__ == "Score" for callback in callbacks):
             raise ValueError(
@@ -122,15 +120,15 @@ class Explainer(LightningModule, ABC):
             )
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Do nothing: Score explains and scores the batch, this module like every other."""
+        """Does nothing. The Score callback explains and scores the batch, for all methods alike."""
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Explain the predicted classes: `maps` (B, H, W) and their `targets` (B, K) bool."""
+        """Explains the predicted classes: `maps` (B, H, W) and their `targets` (B, K) bool."""
         targets = self.explanandum.predict(batch["image"])
         return {"maps": self.attribute(batch["image"], targets), "targets": targets}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds this explainer, and drop where its weights once came from."""
+        """Adds what rebuilds this explainer, without the original sources of its weights."""
         accepted = inspect.signature(type(self)).parameters  # Lightning adds those of base classes
         hparams = {name: value for name, value in self.hparams.items() if name in accepted}
         checkpoint["hyper_parameters"] = _without_sources(hparams)
@@ -141,7 +139,7 @@ class Explainer(LightningModule, ABC):
                 del checkpoint["state_dict"][name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fill in the explanandum's weights where the checkpoint leaves them out."""
+        """Fills in the weights of the explanandum if the checkpoint does not contain them."""
         if not any(name.startswith("explanandum.") for name in checkpoint["state_dict"]):
             own = {
                 f"explanandum.{name}": value
@@ -157,18 +155,18 @@ class Explainer(LightningModule, ABC):
         explanandum: Explanandum | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Load an explainer from its checkpoint alone.
+        """Loads an explainer from its checkpoint alone.
 
         Args:
-            checkpoint_path: A file written by a fit.
+            checkpoint_path: Path of a checkpoint written by a fit.
             map_location: Device of the explainer.
-            explanandum: Needed only if the checkpoint's was an `nn.Module` of your own.
-            **kwargs: Init arguments to change.
+            explanandum: Classifier to explain. Needed only if it was an `nn.Module` of your own.
+            **kwargs: Constructor arguments to change.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no checkpoint of an explainer, or its explanandum was a module of
-                your own and is not passed.
+            ValueError: If it is not the checkpoint of an explainer, or its explanandum was a module
+                of your own and is not passed.
         """
         checkpoint = files.read_explainer(checkpoint_path)
         return cls.restore(checkpoint, str(checkpoint_path), explanandum, **kwargs).to(map_location)
@@ -177,7 +175,7 @@ class Explainer(LightningModule, ABC):
     def restore(
         cls, checkpoint: dict[str, Any], path: str, explanandum: Explanandum | None, **changes: Any
     ) -> Self:
-        """Build the explainer of a checkpoint that has been read already; see above."""
+        """Builds the explainer of a checkpoint that is already read, see `load_from_checkpoint`."""
         if explanandum is None:
             config = checkpoint["explanandum"]
             if config["model"] is None:
@@ -193,7 +191,7 @@ class Explainer(LightningModule, ABC):
 
 
 def _without_sources(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments, nested ones too, that neither download nor read weights when used again."""
+    """Arguments, also nested ones, that neither download nor read weights when used again."""
     cleared = {"pretrained": False, "backbone_weights": None}
     return {
         name: _without_sources(value) if isinstance(value, Mapping) else cleared.get(name, value)

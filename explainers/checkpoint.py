@@ -1,4 +1,4 @@
-"""Explainers from checkpoint files: their class, and whether they explain the same classifier."""
+"""Explainers from checkpoint files, and whether they explain the same classifier."""
 
 import hashlib
 import importlib
@@ -16,17 +16,17 @@ from explainers.explanandum import Explanandum
 def load(
     path: str | Path, map_location: Any = "cpu", explanandum: Explanandum | None = None
 ) -> Explainer:
-    """A ready explainer, in eval mode, from a checkpoint of any method.
+    """Loads an explainer of any method from its checkpoint, in eval mode.
 
     Args:
-        path: A checkpoint file written by a fit.
+        path: Path of a checkpoint written by a fit.
         map_location: Device of the explainer.
-        explanandum: Needed only if the checkpoint's was an `nn.Module` of your own.
+        explanandum: Classifier to explain. Needed only if it was an `nn.Module` of your own.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint of an explainer, or its explanandum was a module of your
-            own and is not passed.
+        ValueError: If it is not the checkpoint of an explainer, or its explanandum was a module of
+            your own and is not passed.
     """
     checkpoint = files.read_explainer(path)
     kind = explainer_class(checkpoint["class_path"])
@@ -34,7 +34,7 @@ def load(
 
 
 def load_beside(explanandum: Explanandum, path: str) -> Explainer:
-    """The explainer of a checkpoint, on an explanandum that must be the one it explains.
+    """Loads an explainer with a given explanandum, which must be the classifier that it explains.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -51,7 +51,7 @@ def load_beside(explanandum: Explanandum, path: str) -> Explainer:
 
 
 def explainer_class(class_path: str) -> type[Explainer]:
-    """The class of a method by its import path.
+    """Class of a method, from its import path.
 
     Raises:
         ValueError: If there is no such explainer.
@@ -64,10 +64,10 @@ def explainer_class(class_path: str) -> type[Explainer]:
 
 
 def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
-    """Whether an explainer's checkpoint is about this very classifier.
+    """Whether the checkpoint of an explainer belongs to exactly this classifier.
 
-    The same classifier has equal weights, classes, mean, std and kind of probability. A checkpoint
-    without the weights is compared by those that its own arguments find.
+    The same classifier has equal weights, classes, mean, std and kind of probability. If the
+    checkpoint does not contain the weights, those that its own arguments find are compared.
     """
     config, own = checkpoint["explanandum"], explanandum.config
     if any(config[key] != own[key] for key in ("classes", "mean", "std", "multi_label")):
@@ -78,7 +78,7 @@ def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
         if name.startswith("explanandum.")
     }
     if not stored and config["model"] is None:
-        return True  # a module of the user's own, whose weights are nowhere else
+        return True  # a module of the user, whose weights are stored nowhere else
     stored = stored or Explanandum(**config).state_dict()
     weights = explanandum.state_dict()
     return stored.keys() == weights.keys() and all(
@@ -87,7 +87,7 @@ def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
 
 
 def fingerprint(module: nn.Module, leave_out: str | None = None) -> str:
-    """Short hash of a module's weights, without those whose name starts with `leave_out`."""
+    """Short hash of a module's weights, except those whose names start with `leave_out`."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         if leave_out is None or not name.startswith(leave_out):
@@ -99,7 +99,7 @@ def fingerprint(module: nn.Module, leave_out: str | None = None) -> str:
 
 
 def plain_config(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
-    """Class path and init arguments of the module in a checkpoint, as a config file gives them.
+    """Class path and constructor arguments of the module in a checkpoint, as in a config file.
 
     Raises:
         ValueError: If its explanandum cannot be rebuilt.

@@ -79,7 +79,7 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Merge the configuration files into one, which the parser reads before the flags."""
         if not args or args[0] not in self.commands:
-            super().parse_arguments(parser, args)
+            self.config = parser.parse_args(args)
             return
         paths, flags = configfiles.split(args[1:])
         root = _flag(flags, "trainer.default_root_dir")
@@ -88,7 +88,7 @@ class CLI(LightningCLI):
             yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
             file.flush()
             first = ["--config", file.name] if merged else []
-            super().parse_arguments(parser, [args[0], *first, *flags])
+            self.config = parser.parse_args([args[0], *first, *flags])
 
     def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
         """What the configuration files change; nothing here."""

@@ -1,4 +1,4 @@
-"""The base of the trained explainers."""
+"""The base class of the explainers that are trained."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -16,19 +16,19 @@ from explainers.optimizers import OptimizerOptions
 class LearnedExplainer(Explainer):
     """An explainer with a network that is trained once and then explains in one forward pass.
 
-    Subclasses return their named, weighted loss terms; one step serves training and validation.
-    If the method `uses_targets`, a batch without `target` (unlabelled photographs) is given the
-    explanandum's own prediction: the top class, or with `multi_label` all classes above 0.5,
+    Subclasses return their named, weighted loss terms. Training and validation use the same step.
+    If the method `uses_targets`, a batch without `target` (unlabeled photographs) is given the
+    prediction of the explanandum: the top class or, with `multi_label`, all classes above 0.5,
     possibly none.
 
     Args:
         explanandum: The frozen classifier to explain.
-        optimizer: Options of the training, see `optimizers.OptimizerOptions`; the defaults are the
+        optimizer: Options of the optimizer, see `optimizers.OptimizerOptions`. The defaults are the
             class's `optimizer_defaults`.
         seed: Seed of all randomness of the method.
     """
 
-    uses_targets = True  # False: the loss reads no batch["target"]
+    uses_targets = True  # whether the loss reads batch["target"]
     optimizer_defaults: ClassVar[OptimizerOptions] = optimizers.ADAM
 
     def __init__(
@@ -42,10 +42,10 @@ class LearnedExplainer(Explainer):
 
     @abstractmethod
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Named, weighted scalar terms; their sum is the loss, their noise is `generator`'s."""
+        """Named, weighted scalar terms, which add up to the loss. `generator` draws their noise."""
 
     def on_fit_start(self) -> None:
-        """Refuse data whose classes are not the explanandum's; unlabelled data have none."""
+        """Refuses data with another number of classes than the explanandum, if they have any."""
         data = getattr(self.trainer, "datamodule", None)
         names, own = getattr(data, "class_names", None), self.explanandum.class_names
         if names and len(names) != len(own):
@@ -55,11 +55,11 @@ class LearnedExplainer(Explainer):
             )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of a batch; its noise depends on (seed, global step): a resumed fit repeats it."""
+        """Loss of a batch. Its noise depends on (seed, global step): a resumed fit repeats it."""
         return self._step(batch, "train", self.global_step)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The same loss on held-out images, with the same noise at every validation."""
+        """The same loss on validation images, with the same noise at every validation."""
         return self._step(batch, "val", batch_idx)
 
     def _step(self, batch: dict[str, Any], stage: str, step: int) -> Tensor:
@@ -85,9 +85,9 @@ class LearnedExplainer(Explainer):
 
     @torch.no_grad()
     def _predicted(self, images: Tensor) -> Tensor:
-        """Predicted targets (B, K); an uncertain class would be a wrong label."""
+        """Predicted targets (B, K), possibly empty: an uncertain class would be a wrong label."""
         return self.explanandum.to_targets(self.explanandum(images), never_empty=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer and schedule of the options."""
+        """Optimizer and learning-rate schedule of the options."""
         return optimizers.configure(self, self.optimizer)

@@ -1,10 +1,11 @@
-"""Planted scenes as a data module, a method that finds the truth, and a quiet trainer."""
+"""Planted scenes as a data module, a method that finds the truth, quiet trainers, a classifier."""
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from explainers import Explainer
+from explainers.explanandum.classifier import Classifier
 from explainers.functional.masking import merge
 from explainers.metrics.base import PerImageMetric
 from tests import planted
@@ -100,3 +101,30 @@ def trainer(tmp_path, *callbacks, **changes):
         "default_root_dir": tmp_path,
     }
     return Trainer(callbacks=list(callbacks), **{**quiet, **defaults, **changes})
+
+
+def fit_trainer(tmp_path, **changes):
+    """A quiet trainer of two steps, without checkpoints."""
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
+    defaults = {"default_root_dir": tmp_path, "enable_checkpointing": False, "max_steps": 2}
+    return Trainer(**quiet | defaults | changes)
+
+
+def save(module, path):
+    """The checkpoint of a module that has not been trained."""
+    fit = fit_trainer(path.parent)
+    fit.strategy.connect(module)
+    fit.save_checkpoint(path, weights_only=True)
+    return str(path)
+
+
+def untrained_classifier(folder):
+    """The checkpoint of a Shapes classifier."""
+    torch.manual_seed(0)
+    model = Classifier("test_resnet", 6, multi_label=True, class_names=list("abcdef"))
+    return save(model, folder / "classifier.ckpt")

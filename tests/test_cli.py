@@ -12,7 +12,8 @@ import yaml
 
 from explainers.cli import CLI, EvaluateCLI, main
 from explainers.explanandum.classifier import Classifier
-from tests.test_base import trainer
+from tests.support import fit_trainer as trainer
+from tests.support import untrained_classifier
 
 # The run folder holds the classifier before the explainer joins it.
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
@@ -111,9 +112,21 @@ def test_validate_measures_the_explanandum(run, capsys):
     assert "val/f1" in capsys.readouterr().out
 
 
-def test_a_fit_resumes_from_its_checkpoint(run):
-    arguments = ["fit", "-c", str(run / "fit.yaml"), "--trainer.max_steps", "3"]
-    assert main(CLI, [*arguments, "--ckpt_path", str(run / "last.ckpt")]) == 2  # no classifier left
+def test_a_fit_resumes_from_its_checkpoint(run, tmp_path):
+    untrained_classifier(tmp_path)
+    config = tmp_path / "fit.yaml"
+    config.write_text((run / "fit.yaml").read_text().replace(str(run), str(tmp_path)))
+    for steps, more in ((2, []), (3, ["--ckpt_path", str(tmp_path / "last.ckpt")])):
+        arguments = ["fit", "-c", str(config), "--trainer.max_steps", str(steps)]
+        assert main(CLI, [*arguments, *more]) == 0
+        kept = max(tmp_path.glob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
+        assert torch.load(kept, weights_only=True)["global_step"] == steps
+
+
+def test_a_fit_does_not_resume_without_its_classifier(run, capsys):
+    arguments = ["fit", "-c", str(run / "fit.yaml"), "--ckpt_path", str(run / "last.ckpt")]
+    assert main(CLI, arguments) == 2
+    assert "classifier.ckpt' does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -127,15 +140,14 @@ def test_a_fit_resumes_from_its_checkpoint(run):
         (("classifier.ckpt", "none.ckpt"), "none.ckpt"),
     ],
 )
-def test_what_is_misspelt_is_named_in_one_line(run, capsys, change, told):
+def test_what_is_misspelt_is_named_in_one_line(run, tmp_path, capsys, change, told):
     text = (run / "fit.yaml").read_text()
     assert change[0] in text
-    (run / "bad.yaml").write_text(text.replace(*change))
+    (tmp_path / "bad.yaml").write_text(text.replace(*change))
+    flags = []
     if "nothing" in change[1]:
-        fit = trainer(run)
-        fit.strategy.connect(Classifier("test_resnet", 6, multi_label=True))
-        fit.save_checkpoint(run / "classifier.ckpt")
-    assert main(CLI, ["fit", "-c", str(run / "bad.yaml")]) == 2
+        flags = ["--model.init_args.explanandum.init_args.model", untrained_classifier(tmp_path)]
+    assert main(CLI, ["fit", "-c", str(tmp_path / "bad.yaml"), *flags]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert told in error
@@ -175,19 +187,21 @@ def test_what_is_misspelt_is_named_in_one_line(run, capsys, change, told):
     ids=str,
 )
 @pytest.mark.parametrize("in_file", [True, False])
-def test_a_value_of_a_wrong_type_is_told_with_its_place(run, capsys, change, told, in_file):
+def test_a_value_of_a_wrong_type_is_told_with_its_place(
+    run, tmp_path, capsys, change, told, in_file
+):
     arguments = ["fit", "-c", str(run / "fit.yaml")]
     for place, value in change.items():
         nested = yaml.safe_load(value)
         for key in reversed(place.split(".")):
             nested = {key: nested}
-        (run / "wrong.yaml").write_text(yaml.safe_dump(nested))
-        arguments += ["-c", str(run / "wrong.yaml")] if in_file else [f"--{place}", value]
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(nested))
+        arguments += ["-c", str(tmp_path / "wrong.yaml")] if in_file else [f"--{place}", value]
     assert main(CLI, arguments) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == f"error: {told}"
 
 
-def test_a_wrong_type_within_a_callback_is_told_with_its_place(run, capsys):
+def test_a_wrong_type_within_a_callback_is_told_with_its_place(run, tmp_path, capsys):
     score = {"class_path": "explainers.callbacks.score.Score", "init_args": {}}
     rise = {"class_path": "explainers.methods.rise.RISE", "init_args": {"masks": "few"}}
     curves = {"class_path": "explainers.metrics.faithfulness.RISECurves"}
@@ -200,8 +214,8 @@ def test_a_wrong_type_within_a_callback_is_told_with_its_place(run, capsys):
         ),
     ):
         score["init_args"] = arguments
-        (run / "wrong.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [score]}}))
-        arguments = ["fit", "-c", str(run / "fit.yaml"), "-c", str(run / "wrong.yaml")]
+        (tmp_path / "wrong.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [score]}}))
+        arguments = ["fit", "-c", str(run / "fit.yaml"), "-c", str(tmp_path / "wrong.yaml")]
         assert main(CLI, arguments) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error == f"error: trainer.callbacks.{told}"

@@ -1,1 +1,1 @@
-"""What happens around a run: scoring, drawing, saving."""
+"""Callbacks that score, draw and save explanations during a run."""

@@ -1,4 +1,4 @@
-"""Weights & Biases, offline unless there is an account."""
+"""A logger for Weights & Biases that runs offline if there is no account."""
 
 import netrc
 import os
@@ -20,15 +20,15 @@ def has_account() -> bool:
 
 
 class OfflineFirstWandbLogger(WandbLogger):
-    """Lightning's WandbLogger that runs offline without an account.
+    """Lightning's WandbLogger, which runs offline if there is no account.
 
     `wandb sync FOLDER` uploads such a run later.
 
     Args:
-        save_dir: Folder of the run's files; made if it does not exist.
+        save_dir: Folder for the files of the run, which is created if needed.
         project: Name of the project.
-        offline: None decides by whether an account is configured.
-        **kwargs: As for Lightning's WandbLogger.
+        offline: Whether to run offline. None runs offline if no account is configured.
+        **kwargs: Further arguments of Lightning's WandbLogger.
     """
 
     def __init__(

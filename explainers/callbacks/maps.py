@@ -1,4 +1,4 @@
-"""Sample explanations as pictures, while a network learns and when it is tested."""
+"""Pictures of sample explanations, during training and tests."""
 
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,28 @@ from explainers.evaluation import drawing
 from explainers.evaluation.measure import unit_maps
 from explainers.functional import masking
 
-CHUNK = 20  # class maps at once, to bound the memory
+CHUNK = 20  # number of class maps computed at once, to limit the memory
 
 
 class LogMaps(Callback):
-    """Draws the explanations of the first images, always the same ones, at validation and at test.
+    """Draws the explanations of the first images, always the same ones, in validation and tests.
 
-    Two sheets with one row an image: image, map, overlay and kept image; and the classes whose maps
-    are strongest (NN-Explainer, appendix C). They are PNG files in the run folder, and images in
-    Weights & Biases where the trainer logs there. With several processes, those are the first
-    images of the first process.
+    There are two sheets with one row for each image. The first one shows the image, the map, the
+    overlay, and the masked image. The second one shows the classes with the strongest maps
+    (NN-Explainer, appendix C). The sheets are PNG files in the run folder. If the trainer logs to
+    Weights & Biases, they are also sent there. With several processes, the images are the first
+    ones of the first process.
 
     Args:
         images: Number of images.
-        topk: Classes on the second sheet; 0 draws none. Only explainers that share work among
-            classes (with a `class_maps` of their own, without gradients) get it: it asks for every
-            class.
-        every_n_epochs: Validation epochs between sheets.
-        output_dir: Folder; None takes `maps` in the logger's, or runs/maps without a logger.
-        candidates: With more classes than this, only the most probable so many compete for the
-            second sheet.
+        topk: Number of classes on the second sheet. 0 draws no second sheet. The sheet needs maps
+            of many classes, so it is drawn only for explainers that share work among classes (with
+            their own `class_maps`, without gradients).
+        every_n_epochs: Number of validation epochs between two sheets.
+        output_dir: Folder of the sheets. None takes the folder `maps` in that of the logger, or
+            runs/maps without a logger.
+        candidates: Maximum number of classes that compete for the second sheet. If there are more
+            classes, the most probable ones compete.
 
     Raises:
         ValueError: If a number is out of range.
@@ -61,7 +63,7 @@ class LogMaps(Callback):
         self._class_titles: list[list[str]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the folder; here, because all processes must take part."""
+        """Determines the folder. This is done here because all processes must take part."""
         folder = trainer.log_dir if trainer.loggers else None
         self._folder = Path(self.output_dir or (Path(folder) / "maps" if folder else "runs/maps"))
 
@@ -74,7 +76,7 @@ class LogMaps(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Explain images until there are enough."""
+        """Explains images until there are enough."""
         if not trainer.sanity_checking and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._collect(trainer, pl_module, batch, dataloader_idx)
 
@@ -87,15 +89,15 @@ class LogMaps(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Explain images until there are enough."""
+        """Explains images until there are enough."""
         self._collect(trainer, pl_module, batch, dataloader_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the sheets of the epoch."""
+        """Draws the sheets of the epoch."""
         self._write(trainer, "val", f"val-epoch-{trainer.current_epoch:03d}")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the sheets of the test."""
+        """Draws the sheets of the test."""
         self._write(trainer, "test", "test")
 
     @torch.no_grad()
@@ -141,7 +143,7 @@ class LogMaps(Callback):
 
 
 def explained(explainer: Explainer, image: Tensor, values: Tensor) -> list[drawing.Picture]:
-    """Image (3, H, W), its map (H, W) in [0, 1], the overlay, and what the map keeps."""
+    """Pictures: the image (3, H, W), its map (H, W) in [0, 1], the overlay and the masked image."""
     kept = masking.blend(image[None], values[None], explainer.explanandum.mean)[0]
     return [
         drawing.picture(image),
@@ -156,16 +158,17 @@ def strongest(
 ) -> tuple[list[drawing.Picture], list[str]]:
     """The class maps with the largest mean, strongest first.
 
-    Source: Stalder et al., NeurIPS 2022, appendix C: AMA is the average mask activation and CLS the
-    probability of the class on the unmasked image, both times 100; classes that the image shows
-    carry two asterisks.
+    Source: Stalder et al., NeurIPS 2022, appendix C. AMA is the average mask activation and CLS the
+    probability of the class for the unmasked image, both times 100. Classes that the image shows
+    are marked by two asterisks.
 
     Args:
-        explainer: The method; maps that are not masks are min-maxed.
-        image: (3, H, W) in [0, 1].
-        label: Classes that the image shows, (K,) bool, if known.
+        explainer: Method to draw. Its maps are min-max scaled if they are not masks.
+        image: Image (3, H, W) in [0, 1].
+        label: Classes that the image shows, (K,) bool, if they are known.
         topk: Number of maps.
-        candidates: With more classes than this, the most probable so many are mapped.
+        candidates: Maximum number of classes whose maps are computed. If there are more classes,
+            the most probable ones are taken.
 
     Returns:
         The heat maps and their titles.

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 def show(trainer: Trainer, text: str) -> None:
-    """Write a word beside the test progress bar, if there is one."""
+    """Writes a text beside the progress bar of the test, if there is one."""
     bar = trainer.progress_bar_callback
     if isinstance(bar, TQDMProgressBar) and not bar.is_disabled:
         bar.test_progress_bar.set_postfix_str(text)
@@ -21,12 +21,12 @@ def show(trainer: Trainer, text: str) -> None:
 
 
 class CloseBars(Callback):
-    """Ends the progress bars when a run fails: what went wrong begins on a line of its own."""
+    """Closes the progress bars when a run fails, so that the error begins on a line of its own."""
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Close all bars, which Lightning leaves open."""
+        """Closes all bars, which Lightning leaves open."""
         for bar in vars(trainer.progress_bar_callback or self).values():
             if isinstance(bar, tqdm):
                 bar.close()

@@ -1,4 +1,4 @@
-"""Explanations of a folder of images as files."""
+"""Files with the explanations of a folder of images."""
 
 import json
 import os
@@ -20,14 +20,18 @@ from explainers.evaluation.targets import take
 
 
 class SaveMaps(Callback):
-    """Writes each predicted map as it comes: the map, its classes, a heat map and an overlay.
+    """Saves each predicted map at once: the map, its classes, a heat map and an overlay.
 
-    The files mirror the images' names: `cats/1.jpg` becomes `cats/1.jpg.npy` (float32, (H, W), as
-    the method gives it), `cats/1.jpg.classes.txt` (the predicted classes that it explains, a name a
-    line), `cats/1.jpg.heat.png` and `cats/1.jpg.overlay.png` (min-maxed if the maps are not masks).
-    Images whose files exist are taken out of their batch, so an interrupted run
-    goes on where it stopped; of a batch that is done altogether the first image stays in, since a
-    prediction cannot be skipped.
+    The files are named after the images. For `cats/1.jpg` they are
+
+        - `cats/1.jpg.npy`: map (H, W) in float32, as the method returns it;
+        - `cats/1.jpg.classes.txt`: names of the predicted classes that it explains, one per line;
+        - `cats/1.jpg.heat.png` and `cats/1.jpg.overlay.png`: pictures of the map, which is
+          min-max scaled unless it is a mask.
+
+    Images whose files exist are removed from their batch, so that an interrupted run continues
+    where it stopped. If a whole batch is done, its first image stays, because a prediction cannot
+    be skipped.
 
     Args:
         output_dir: Folder of the files.
@@ -38,7 +42,11 @@ class SaveMaps(Callback):
         self.output_dir = output_dir
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a folder of another method's, classifier's or data's maps."""
+        """Refuses a folder with the maps of another method, classifier or data set.
+
+        Raises:
+            ValueError: If the folder holds such maps.
+        """
         explainer = _explainer(pl_module)
         data = getattr(trainer, "datamodule", None)
         settings = {
@@ -66,7 +74,7 @@ class SaveMaps(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take out the images that are done."""
+        """Removes images whose maps are already saved from the batch."""
         rows = [
             row for row, name in enumerate(batch["name"]) if not self._path(name, ".npy").exists()
         ]
@@ -82,7 +90,7 @@ class SaveMaps(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the files of the batch, the map last: where it is, the others are."""
+        """Saves the files of the batch, the map last. If a map exists, so do the other files."""
         maps, explainer = outputs["maps"].detach().float(), _explainer(pl_module)
         class_names = explainer.explanandum.class_names
         for name, image, values, shown, target in zip(
@@ -101,7 +109,7 @@ class SaveMaps(Callback):
                 _save_array(values.cpu().numpy(), self._path(name, ".npy"))
 
     def _path(self, name: str, ending: str) -> Path:
-        """File of an image, inside the folder whatever its name says."""
+        """Path of an image's file, which lies inside the folder whatever the name of the image."""
         parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
         return Path(self.output_dir, *parts[:-1], parts[-1] + ending)
 

@@ -1,4 +1,4 @@
-"""The Score callback: every method on the same batches, by the same metrics, into one table."""
+"""The Score callback: all methods on the same batches, by the same metrics, in one table."""
 
 import json
 from collections.abc import Callable
@@ -36,34 +36,35 @@ from explainers.options import check_choices
 
 
 class Score(Callback):
-    """Scores the explainer under test and any number of others on the test images, and ranks them.
+    """Scores the explainer under test and any number of others on the test images.
 
-    Writes into the run folder: `scores.csv`, one row an image, target and method, after every
-    batch, so that a killed run goes on where it stopped; at the end `summary.json` and `table.md`,
-    computed from scores.csv alone, and `panels.png`; `settings.json` keeps other runs out of the
-    folder. Means go to the loggers as `test/<method>/<figure>`.
+    The run folder gets `scores.csv`, with one row for each image, target and method, after every
+    batch. An interrupted run continues where it stopped. At the end, `summary.json` and `table.md`
+    are computed from scores.csv alone, and `panels.png` is drawn. `settings.json` keeps other runs
+    out of the folder. Means are logged as `test/<method>/<figure>`.
 
-    Maps that are not masks are min-maxed one by one for the metrics that need [0, 1]; the table
-    marks them.
+    Maps that are not masks are min-max scaled one by one for the metrics that need [0, 1]. The
+    table marks them.
 
     Args:
         methods: Further methods by name: their class and arguments without the explanandum, which
-            is the one of the module under test.
-        checkpoints: Further trained explainers of the same explanandum: name -> checkpoint file.
-        metrics: What to measure; None takes soft accuracy, soft IoU, MAE, mask saliency, the
-            classification of masked images and the time. Those whose inputs the data lack are left
-            out with a warning.
-        target: What is explained: "predicted", "label" or (single-label) "second", the runner-up.
-        sanity: Add the rows constant_0, constant_05, constant_1, random, centred_gaussian and, if
-            the data have masks, ground_truth; not the one whose name the module under test has.
-        name: Row of the module under test; None takes `method_name`, such as "grad_cam".
-        output_dir: Run folder; None takes the logger's, or runs/score without a logger.
-        bootstrap: Resamples of the 95 % intervals.
-        panels: Images on the comparison sheet; 0 draws none.
-        one_by_one: Explain and score images one at a time, so that resuming, the batch size and
-            the number of processes change no bit: what most classifiers say of an image depends,
-            in its last bits, on how many others are in the batch. None does so on the CPU, which
-            gains little from whole batches.
+            is that of the module under test.
+        checkpoints: Checkpoint files of further trained explainers of this explanandum, by name.
+        metrics: Metrics to compute. None takes soft accuracy, soft IoU, MAE, mask saliency, the
+            classification of masked images and the time. Metrics whose inputs the data lack are
+            left out with a warning.
+        target: Classes to explain: "predicted", "label" or (single-label) "second", the runner-up.
+        sanity: Whether to add the rows constant_0, constant_05, constant_1, random,
+            centred_gaussian and, if the data have masks, ground_truth, except one named like the
+            module under test.
+        name: Row of the module under test. None takes `method_name`, such as "grad_cam".
+        output_dir: Run folder. None takes that of the logger, or runs/score without a logger.
+        bootstrap: Number of bootstrap resamples for the 95 % intervals.
+        panels: Number of images on the comparison sheet. 0 draws none.
+        one_by_one: Whether to explain and score images one at a time. The results then do not
+            depend on interruptions, the batch size and the number of processes, not even in the
+            last bits, in which most classifiers' outputs depend on the size of the batch. None does
+            so on the CPU, which gains little from larger batches.
 
     Raises:
         ValueError: If a name occurs twice or a number is out of range.
@@ -105,7 +106,7 @@ class Score(Callback):
         self.one_by_one = one_by_one
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Build all methods on the module's device."""
+        """Builds all methods on the device of the module."""
         if not isinstance(pl_module, Explainer):
             raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
         if torch.is_inference_mode_enabled():
@@ -140,7 +141,7 @@ class Score(Callback):
         return methods
 
     def _begin(self, trainer: Trainer, batch: dict[str, Any]) -> ScoreFile:
-        """Leave out what the data cannot serve, and open the file: decided by the first batch."""
+        """Opens the file. The first batch decides which methods and metrics the data can serve."""
         if missing := [key for key in ("image", "name", "index") if key not in batch]:
             raise ValueError(f"the test batches lack {missing}; got {sorted(batch)}")
         if "mask" not in batch:
@@ -174,7 +175,7 @@ class Score(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Explain and score the images of the batch that have no rows yet, with every method."""
+        """Explains and scores the images of the batch that have no rows yet, by every method."""
         self._file = self._file or self._begin(trainer, batch)
         rows = [
             row for row, index in enumerate(batch["index"].tolist()) if index not in self._file.done
@@ -199,7 +200,7 @@ class Score(Callback):
                 "index": int(batch["index"][record["row"]]),
                 "name": batch["name"][record["row"]],
             }
-        # stable: an image's rows come together
+        # A stable sort by image keeps the order of its rows.
         file.append(sorted(records, key=lambda record: record["row"]))
         if trainer.is_global_zero:
             self._draw(trainer, batch, maps)
@@ -228,7 +229,7 @@ class Score(Callback):
         maps: dict[str, torch.Tensor],
         last: bool = False,
     ) -> None:
-        """Collect the first images and draw them once there are enough, or no more."""
+        """Collects the first images, and draws them once there are enough or no more."""
         path = self._folder / "panels.png"
         if self.panels == 0 or path.exists():
             return
@@ -249,7 +250,7 @@ class Score(Callback):
             drawing.log(trainer, "test/panels", sheet)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge what all processes wrote; then summarise, print and log it."""
+        """Merges the rows of all processes, then summarizes, prints and logs them."""
         trainer.strategy.barrier("Score")
         if trainer.is_global_zero and self._file is not None:
             self._draw(trainer, {}, {}, last=True)
@@ -294,5 +295,5 @@ class Score(Callback):
 
 
 def default_metrics() -> list[PerImageMetric]:
-    """What is measured unless a config says otherwise."""
+    """The metrics that are computed if none are given."""
     return [SoftAccuracy(), SoftIoU(), MAE(), MaskSaliency(), MaskedClassification(), Seconds()]

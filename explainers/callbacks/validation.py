@@ -1,4 +1,4 @@
-"""Faithfulness on a few held-out images while a network learns: to choose a checkpoint by."""
+"""Faithfulness on a few validation images during training, to choose a checkpoint."""
 
 from typing import Any
 
@@ -11,16 +11,18 @@ from explainers.metrics.faithfulness import RISECurves
 
 
 class ValidationFaithfulness(Callback):
-    """Logs `val/Faithfulness`: insertion less deletion area of the predicted class, in [-1, 1].
+    """Logs `val/Faithfulness`: insertion minus deletion area of the predicted class, in [-1, 1].
 
-    It is measured on the first images of each validation, always the same ones, by
-    `metrics.faithfulness.RISECurves`. With several processes, on so many images of each.
+    It is measured by `metrics.faithfulness.RISECurves` on the first images of each validation,
+    which are always the same. With several processes, each one measures that many images.
 
     Args:
         images: Number of images.
-        steps: Equal steps of the curves: 2 `steps` + 1 forward passes an image.
-        draws: Or the number of points of each curve that are drawn from all pixels, by Monte Carlo
-            (Ra-NEM, eq. 6): 2 `draws` + 1 forward passes an image. `steps` then counts nothing.
+        steps: Number of equal steps of the curves, which take 2 `steps` + 1 forward passes per
+            image.
+        draws: Number of points of each curve that are drawn from all pixels, a Monte Carlo estimate
+            (Ra-NEM, eq. 6). It takes 2 `draws` + 1 forward passes per image, and `steps` is then
+            unused.
 
     Raises:
         ValueError: If a number is below 1.
@@ -36,7 +38,7 @@ class ValidationFaithfulness(Callback):
         )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the first images again."""
+        """Starts again with the first images."""
         self.left = self.images
 
     @torch.no_grad()
@@ -49,7 +51,7 @@ class ValidationFaithfulness(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Score images until there are enough."""
+        """Scores images until there are enough."""
         images = batch["image"][: self.left]
         if not isinstance(pl_module, Explainer) or trainer.sanity_checking or not len(images):
             return

@@ -1,1 +1,1 @@
-"""The machinery of one table: measure, write, summarise, draw."""
+"""Evaluation of explainers: measure, store, summarize and draw."""

@@ -1,4 +1,4 @@
-"""Pictures as uint8 arrays: heat maps, overlays and labelled sheets; pyplot stays untouched."""
+"""Pictures as uint8 arrays: heat maps, overlays and labeled sheets. They do not use pyplot."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def picture(image: Tensor) -> Picture:
 
 
 def heat(values: Tensor) -> Picture:
-    """A map (H, W) in [0, 1] in colours from black over red to bright yellow."""
+    """A map (H, W) in [0, 1] in colors from black through red to bright yellow."""
     from matplotlib import colormaps
 
     colours: Picture = colormaps["inferno"](
@@ -33,7 +33,7 @@ def heat(values: Tensor) -> Picture:
 
 
 def overlay(image: Tensor, values: Tensor, strength: float = 0.6) -> Picture:
-    """A map (H, W) in [0, 1] as a heat map over the grey image (3, H, W)."""
+    """A map (H, W) in [0, 1] as a heat map over the grayscale image (3, H, W)."""
     grey = picture(image.mean(dim=0, keepdim=True).expand(3, -1, -1)).astype(np.float64)
     return np.rint((1 - strength) * grey + strength * heat(values)).astype(np.uint8)
 
@@ -44,9 +44,9 @@ def sheet(
     """Pictures in a grid, each with a title above it.
 
     Args:
-        rows: Pictures of each row; rows may differ in length.
-        titles: The titles, in the same form; "" for none.
-        cell: Size of a picture in inches, of 100 pixels each.
+        rows: Pictures of each row. Rows may differ in length.
+        titles: Title of each picture, in the same form. "" gives no title.
+        cell: Size of a picture in inches, at 100 pixels per inch.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -68,13 +68,16 @@ def sheet(
 
 
 def save(shown: Picture, path: Path) -> None:
-    """Write a PNG, with the folders it needs."""
+    """Writes a PNG file and creates its folders if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(shown).save(path)
 
 
 def log(trainer: Trainer, key: str, shown: Picture) -> None:
-    """Send a picture to Weights & Biases if the trainer logs there (float masks come out black)."""
+    """Sends a picture to Weights & Biases if the trainer logs there.
+
+    The picture is sent as uint8, because masks in floating point would appear black.
+    """
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             options: dict[str, Any] = {"key": key, "images": [shown]}

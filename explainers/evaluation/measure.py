@@ -1,4 +1,4 @@
-"""One method on one batch: explain, time, and hand every metric its inputs."""
+"""Scores of one method on one batch: explain, measure the time, and compute all metrics."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from explainers.explanandum.taps import counted
 from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric, masked_logits
 
-# input of a metric -> key of the batch, which only some data have
+# Input of a metric -> key of the batch. Not all data sets have these keys.
 DATA_KEYS = {"mask": "mask", "void": "void", "labels": "target", "boxes": "boxes", "parts": "parts"}
 
 Row = tuple[int, str]  # position in the batch, class ids joined by "|"
@@ -24,18 +24,19 @@ Values = dict[Row, dict[str, float]]
 def score_batch(
     explainer: Explainer, metrics: Sequence[PerImageMetric], inputs: dict[str, Any]
 ) -> tuple[Values, Tensor]:
-    """Score one method on one batch.
+    """Scores one method on one batch.
 
     Args:
-        explainer: The method.
-        metrics: What to measure. Those that follow one class run once for each class of an image's
-            target.
-        inputs: `images`, `targets`, `logits`, `explanandum`, and where the data have them `labels`
-            and `void`, and `masks` (B, K, H, W) bool, the object masks of all classes.
+        explainer: Method to score.
+        metrics: Metrics to compute. Those that follow one class are computed once for each class of
+            an image's target.
+        inputs: Inputs by name: `images`, `targets`, `logits`, `explanandum`. If the data have them,
+            also `labels`, `void`, `boxes`, `parts`, and `masks` (B, K, H, W) bool, the object masks
+            of all classes.
 
     Returns:
-        The values of each row, `seconds` among them, and the maps (B, H, W) in [0, 1], min-maxed if
-        they are no masks.
+        The values of each row, including `seconds`, and the maps (B, H, W) in [0, 1], which are
+        min-max scaled if they are not masks.
     """
     ids = class_ids(inputs["targets"])
     with counted(explainer.explanandum.model) as counts:
@@ -58,7 +59,7 @@ def score_batch(
             part = take(shared, rows) | {
                 "targets": F.one_hot(classes, inputs["targets"].shape[1]).bool()
             }
-            alone = all(len(ids[i]) == 1 for i in rows)  # then the merged map is the class map
+            alone = all(len(ids[i]) == 1 for i in rows)  # the merged maps are then the class maps
             part["maps"] = (
                 maps[rows] if alone else timed(explainer, part["images"], part["targets"])[0]
             )
@@ -67,7 +68,7 @@ def score_batch(
 
 
 def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor, float]:
-    """Maps (B, H, W) of the targets, and the seconds an image took."""
+    """Maps (B, H, W) of the targets, and the time in seconds for each image."""
     _wait(images)
     start = time.perf_counter()
     with torch.set_grad_enabled(explainer.needs_gradients):
@@ -77,14 +78,14 @@ def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor
 
 
 def unit_maps(explainer: Explainer, maps: Tensor) -> Tensor:
-    """Maps (B, H, W) in [0, 1]: masks as they are, others min-maxed one by one."""
+    """Maps (B, H, W) in [0, 1]: masks as they are, other maps min-max scaled one by one."""
     return maps if explainer.is_mask else masking.minmax(maps)
 
 
 def _add(
     values: Values, rows: list[Row], metrics: Sequence[PerImageMetric], inputs: dict[str, Any]
 ) -> None:
-    """Measure a batch, one target an image, and add the columns to the rows of the images."""
+    """Computes metrics for one target per image, and adds their values to the images' rows."""
     plain = dict(inputs)
     masks = plain.pop("masks", None)
     if masks is not None:
@@ -98,7 +99,7 @@ def _add(
         values.setdefault(row, {})
     for metric in metrics:
         if any(need in DATA_KEYS and need not in scaled for need in metric.needs):
-            continue  # this batch lacks what others had: missing, not 0
+            continue  # this batch lacks an input: the value is missing, not 0
         available = scaled if metric.wants_unit_maps else scaled | {"maps": plain["maps"]}
         for name, column in metric.measure(**available).items():
             for row, value in zip(rows, column.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Where scores come from: which classifier, methods with which arguments and weights, data."""
+"""Origin of scores: the classifier, the methods with their arguments and weights, and the data."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,10 @@ from explainers.metrics.seconds import Seconds
 def describe_run(
     explainers: Mapping[str, Explainer], metrics: Sequence[PerImageMetric]
 ) -> dict[str, Any]:
-    """What makes two runs comparable row by row: methods, columns, metrics and classifier."""
+    """Everything on which two runs must agree to be comparable row by row.
+
+    These are the methods, columns, metrics and the classifier.
+    """
     explanandum = next(iter(explainers.values())).explanandum
     columns = [name for metric in metrics for name in metric.names if name != "seconds"]
     return {
@@ -26,7 +29,7 @@ def describe_run(
         },
         "columns": [*dict.fromkeys(columns), "seconds"],
         "metrics": {
-            # one class may serve several times, with other columns
+            # A metric class may be used several times, with different columns.
             f"{type(metric).__name__}"
             + (f" {metric.names[0]}" if repeated(metric, metrics) else ""): arguments(metric)
             for metric in metrics
@@ -40,12 +43,12 @@ def describe_run(
 
 
 def repeated(metric: PerImageMetric, metrics: Sequence[PerImageMetric]) -> bool:
-    """Whether another of the metrics is of the same class."""
+    """Whether another one of the metrics has the same class."""
     return sum(type(other) is type(metric) for other in metrics) > 1
 
 
 def describe(explainer: Explainer) -> dict[str, Any]:
-    """Class and init arguments of a method, nested ones too, but for `speed_only` ones."""
+    """Class and constructor arguments of a method, also nested ones, except `speed_only` ones."""
     plain = {
         name: value
         for name, value in explainer.hparams.items()
@@ -56,7 +59,7 @@ def describe(explainer: Explainer) -> dict[str, Any]:
 
 
 def arguments(metric: PerImageMetric) -> dict[str, Any]:
-    """Plain public attributes of a metric beyond the base's, but for `speed_only` ones."""
+    """Plain public attributes of a metric that its base does not have, except `speed_only` ones."""
     known = set(vars(Seconds()))
     return {
         k: v
@@ -68,7 +71,9 @@ def arguments(metric: PerImageMetric) -> dict[str, Any]:
 
 
 def method_name(kind: type[Explainer]) -> str:
-    """What a method is called in tables: its file if the class's name begins so, else its class.
+    """Name of a method in tables: its file if the class name begins like it, else the class name.
+
+    The class name is converted to snake case.
 
     Example:
         >>> from explainers.methods import cam, nem_u
@@ -82,12 +87,12 @@ def method_name(kind: type[Explainer]) -> str:
 
 
 def explanandum_name(explanandum: Explanandum) -> str:
-    """Architecture of the classifier, or its class if it is a module of the user's own."""
+    """Architecture of the classifier, or the class of a module that the user provides."""
     return explanandum.architecture or type(explanandum.model).__name__
 
 
 def data_name(trainer: Trainer) -> str:
-    """Name of the data module, or of the test data set without one."""
+    """Name of the data module or, without one, of the test data set."""
     if (data := getattr(trainer, "datamodule", None)) is not None:
         return type(data).__name__
     loader: Any = trainer.test_dataloaders or trainer.predict_dataloaders

@@ -1,4 +1,4 @@
-"""The rows that every score is read against."""
+"""Reference rows with which all scores are compared."""
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
@@ -8,7 +8,10 @@ SANITY = ("constant_0", "constant_05", "constant_1", "random", "centred_gaussian
 
 
 def sanity_rows(explanandum: Explanandum) -> dict[str, Explainer]:
-    """The methods that look at no image, and the one that is told the answer, by `SANITY`."""
+    """The reference methods by their names in `SANITY`.
+
+    They are methods that do not look at the image, and one that returns the ground truth.
+    """
     methods = (
         *(Constant(explanandum, value) for value in (0.0, 0.5, 1.0)),
         Random(explanandum),

@@ -1,4 +1,4 @@
-"""The streamed scores.csv of a run: appended to after every batch, resumed after a kill."""
+"""The file scores.csv of a run, which grows after every batch and survives interruptions."""
 
 import csv
 import io
@@ -15,21 +15,22 @@ Record = dict[str, str]
 
 
 class ScoreFile:
-    """The rows that one process writes, and the images that need no more work.
+    """Rows that one process writes, and the images that are already complete.
 
-    A single process writes `scores.csv`; each of several writes `scores-<rank>.csv` until they are
-    merged. What the rows mean is kept in `settings.json`, so that another run cannot be mixed in
-    unnoticed.
+    A single process writes `scores.csv`. Each of several processes writes `scores-<rank>.csv`,
+    until these files are merged. The settings of the run are stored in `settings.json`, so that
+    scores of another run cannot be mixed in unnoticed.
 
     Args:
-        folder: Run folder, created if needed.
-        settings: What a resumed run must have in common, as JSON types; `columns` and `methods`
-            among it.
-        rank: Of this process.
+        folder: Run folder, which is created if needed.
+        settings: Settings that a resumed run must share, as JSON types. They include `columns` and
+            `methods`.
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Raises:
-        ValueError: If the folder holds the scores of a run with other settings.
+        ValueError: If the folder holds the scores of a run with other settings, or without
+            settings.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ScoreFile:
             )
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
-        """Write rows, those of an image together; missing and NaN values become empty fields."""
+        """Writes all rows of some images. Missing values and NaN become empty fields."""
         rows = [[_text(record.get(name)) for name in self.columns] for record in records]
         new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -69,7 +70,11 @@ class ScoreFile:
         self.done |= {int(row[0]) for row in rows}
 
     def merge(self) -> list[Record]:
-        """Join what all processes wrote into a sorted `scores.csv`, each row once; its rows."""
+        """Merges the files of all processes into a sorted `scores.csv` that has each row once.
+
+        Returns:
+            The rows of the merged file.
+        """
         shards = list(_shards(self.folder))
         kept = {(row["method"], int(row["index"]), row["target"]): row for row in self._read()}
         order = {name: rank for rank, name in enumerate(self.methods)}
@@ -89,14 +94,14 @@ class ScoreFile:
 
 
 def read(path: Path) -> list[Record]:
-    """The rows of a scores file, all fields as text; a line cut off by a kill is left out."""
+    """Rows of a scores file, with all fields as text. An incomplete last line is left out."""
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         text = file.read()
     return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
 
 def complete(rows: Sequence[Record], methods: Sequence[str]) -> set[int]:
-    """Images that have every target's row for every method."""
+    """Indices of the images that have a row of every method for each of their targets."""
     found: dict[int, set[tuple[str, str]]] = {}
     for row in rows:
         found.setdefault(int(row["index"]), set()).add((row["target"], row["method"]))
@@ -109,7 +114,7 @@ def complete(rows: Sequence[Record], methods: Sequence[str]) -> set[int]:
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
+    """Differences between two JSON values, in words."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{where} was {old}, is {new}"]
     found = []
@@ -129,7 +134,7 @@ def _presence(values: dict[str, Any], key: str) -> Any:
 
 
 def write_atomically(path: Path, text: str, suffix: str = "") -> None:
-    """Write a file so that a reader, or a kill, never meets half of it."""
+    """Writes a file so that no reader sees it incomplete, not even after an interruption."""
     temporary = path.with_name(f"{path.name}{suffix}.tmp")
     temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     os.replace(temporary, path)

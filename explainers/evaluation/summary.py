@@ -1,4 +1,4 @@
-"""From the rows of scores.csv to figures with intervals, paired tests, and a table to read."""
+"""Figures with confidence intervals, paired tests and a table, from the rows of scores.csv."""
 
 import importlib.metadata
 import math
@@ -16,7 +16,10 @@ from explainers.metrics.base import PerImageMetric
 def columns_by_method(
     rows: Sequence[Record], methods: Sequence[str]
 ) -> tuple[int, dict[str, statistics.Columns]]:
-    """Number of images n, and method -> column -> values (n,) over the same sorted images."""
+    """Number of images n, and the values (n,) of each method and column.
+
+    All values belong to the same sorted images.
+    """
     images = sorted({int(row["index"]) for row in rows})
     place = {index: i for i, index in enumerate(images)}
     names = [
@@ -44,18 +47,18 @@ def summarize(
     methods: Sequence[str],
     bootstrap: int = 1000,
 ) -> dict[str, Any]:
-    """Figures of every method, from the rows of scores.csv alone.
+    """Figures of every method, computed from the rows of scores.csv alone.
 
     Args:
-        rows: As read from the file.
-        metrics: Those that wrote the columns.
-        methods: Names of the rows, the method under test first.
-        bootstrap: Number of resamples of the intervals.
+        rows: Rows as read from the file.
+        metrics: Metrics that wrote the columns.
+        methods: Names of the methods, the method under test first.
+        bootstrap: Number of bootstrap resamples for the confidence intervals.
 
     Returns:
-        `images` (their number), `methods` {name: {figure: mean, ci95, n, higher_is_better}}, where
-        n counts the images that the figure is about, and `paired` tests of the figures that are
-        means over images. What is missing is None.
+        A dictionary with `images`, the number of images; `methods`, {name: {figure: mean, ci95, n,
+        higher_is_better}}, where n is the number of images that the figure is about; and `paired`,
+        the tests of the figures that are means over images. Missing values are None.
     """
     count, columns = columns_by_method(rows, methods)
     figures: dict[str, dict[str, Any]] = {method: {} for method in methods}
@@ -97,11 +100,11 @@ def _number(value: float) -> float | None:
 def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
     """Aligned Markdown table of methods and figures: mean and half the width of the 95 % interval.
 
-    "≈" is what the paired test does not tell apart from the first method.
+    "≈" marks figures that the paired test does not distinguish from those of the first method.
 
     Args:
-        summary: See `summarize`.
-        marked: Methods that get a star.
+        summary: Result of `summarize`.
+        marked: Names of the methods that get an asterisk.
     """
     methods = summary["methods"]
     main, figures = next(iter(methods.items()))
@@ -146,7 +149,7 @@ def _short(value: float) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of the libraries that decide the numbers, and of this project."""
+    """Versions of Python, of the libraries that determine the numbers, and of this project."""
     found = {"python": platform.python_version()}
     for name in ("torch", "lightning", "timm", "learned-explainers"):
         try:

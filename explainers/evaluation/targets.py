@@ -1,4 +1,4 @@
-"""What the callbacks do with a batch: pick images, choose the target, show the progress."""
+"""Selection of images of a batch, and of the targets to explain."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,7 +13,7 @@ TargetChoice = Literal["predicted", "label", "second"]
 
 
 def take(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """The images `rows` of a batch; what is neither a tensor nor a list is passed on."""
+    """The images `rows` of a batch. Values that are neither tensors nor lists stay as they are."""
     picked: dict[str, Any] = {}
     for key, value in batch.items():
         if isinstance(value, Tensor):
@@ -31,14 +31,16 @@ def choose_targets(
     """Targets (B, K) bool to explain.
 
     Args:
-        choice: "predicted": the top class (and with several labels all above 0.5); "label": what
-            the image shows; "second": the second most probable class.
+        choice: Rule that selects the targets. "predicted": the top class, and for multi-label
+            classifiers also all classes above 0.5. "label": the classes that the image shows.
+            "second": the second most probable class.
         explanandum: The classifier.
-        logits: Its logits of the clean images, (B, K).
-        labels: What the images show, (B, K) bool; None for unlabelled data.
+        logits: Logits (B, K) of the clean images.
+        labels: Classes that the images show, (B, K) bool. None for unlabeled data.
 
     Raises:
-        ValueError: If the choice does not suit the data or the classifier.
+        ValueError: If the choice does not suit the data or the classifier, or their numbers of
+            classes differ.
     """
     if labels is not None and labels.shape != logits.shape:
         raise ValueError(
@@ -62,5 +64,5 @@ def choose_targets(
 
 
 def class_ids(targets: Tensor) -> list[list[int]]:
-    """Classes of each image, from targets (B, K) bool."""
+    """Indices of the classes of each image, from targets (B, K) bool."""
     return [row.nonzero().flatten().tolist() for row in targets.cpu()]

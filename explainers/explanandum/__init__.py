@@ -1,4 +1,4 @@
-"""What is explained: frozen classifiers, how they are built, looked into, and trained."""
+"""The explanandum, a frozen classifier: how it is built, inspected and trained."""
 
 from explainers.explanandum.frozen import Explanandum
 

@@ -1,4 +1,4 @@
-"""Plain classifiers by name, their weights, and what their libraries say of their input."""
+"""Plain classifiers by name, their weights, and the input settings that their libraries state."""
 
 import importlib
 from typing import Any
@@ -16,22 +16,23 @@ def build(
     new_head: bool = False,
     model_args: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """Build a plain classifier from normalised images (B, 3, H, W) to logits (B, num_classes).
+    """Builds a plain classifier from normalized images (B, 3, H, W) to logits (B, num_classes).
 
     Args:
-        model: A timm name ("resnet50"), "torchvision/<name>", or "package.module:callable".
-        num_classes: Width of the head; None keeps the architecture's own.
-        pretrained: Download the library's default weights.
-        weights: A local `.safetensors`, `.pth` or `.pt` file with the network's state dict.
-        new_head: Accept weights whose head has another shape, and leave the new head at its
-            initialisation.
+        model: Name of a timm model ("resnet50"), "torchvision/<name>", or
+            "package.module:callable".
+        num_classes: Number of outputs of the head. None keeps that of the architecture.
+        pretrained: Whether to download the library's default weights.
+        weights: Path of a local `.safetensors`, `.pth` or `.pt` file with the network's state dict.
+        new_head: Whether to accept weights whose head has another shape. The new head then keeps
+            its initialization.
         model_args: Further keyword arguments of the architecture, such as `img_size` of a ViT.
 
     Raises:
         ValueError: If the name is unknown or the weights do not fit.
         FileNotFoundError: If `weights` does not exist.
     """
-    import timm  # slow to import: a command line's --help must not pay for it
+    import timm  # imported here because it is slow, which would delay --help
 
     network: nn.Module
     kwargs = dict(model_args or {}) | ({} if num_classes is None else {"num_classes": num_classes})
@@ -68,7 +69,7 @@ def _build_torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> n
 
 
 def data_config(model: str, network: nn.Module) -> dict[str, Any]:
-    """Mean, std, input_size [H, W] and class names, as the network's own library states them."""
+    """Mean, std, input_size [H, W] and class names, as stated by the network's own library."""
     if model.startswith("torchvision/"):
         from torchvision import models
 
@@ -85,7 +86,7 @@ def data_config(model: str, network: nn.Module) -> dict[str, Any]:
         import timm
 
         config = timm.data.resolve_model_data_config(network)
-        # model_args: {img_size: ...} makes a ViT for another size than its pretrained weights had.
+        # With model_args {img_size: ...}, a ViT takes another size than its pretrained weights.
         made_for = getattr(getattr(network, "patch_embed", None), "img_size", None)
         names = None
         if declared.get("num_classes") == 1000:

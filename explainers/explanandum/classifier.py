@@ -1,4 +1,4 @@
-"""Training the classifiers that are then explained."""
+"""Training of the classifiers that are then explained."""
 
 from pathlib import Path
 from typing import Any, Self, cast
@@ -29,37 +29,42 @@ CLASS_PATH = "explainers.explanandum.classifier.Classifier"
 class Classifier(LightningModule):
     """Trains a plain network on images (B, 3, H, W) in [0, 1] with multi-hot targets (B, K) bool.
 
-    Single-label: cross-entropy, top-1 and top-5 accuracy. Multi-label: binary cross-entropy, micro
-    precision, recall and F1, and macro mean average precision. `Explanandum(model="<its
-    checkpoint>.ckpt")` freezes the result.
+    A single-label classifier is trained by cross-entropy and evaluated by top-1 and top-5 accuracy.
+    A multi-label classifier is trained by binary cross-entropy and evaluated by micro-averaged
+    precision, recall and F1 and by macro-averaged mean average precision. The result is frozen by
+    `Explanandum(model="<its checkpoint>.ckpt")`.
 
-    With `head`, only those modules learn, from a fresh start, and all else stays frozen in eval
-    mode: the recipe of Stalder et al., NeurIPS 2022, section 4 (its code; the paper says
-    "fine-tune"). Without, everything learns.
+    With `head`, only those modules are trained, starting from a new initialization. All other
+    modules stay frozen in eval mode. This is the recipe of Stalder et al., NeurIPS 2022, section 4,
+    as in their code; the paper says "fine-tune". Without `head`, all modules are trained.
 
     Args:
-        model: As for `build.build`, or any module from normalised images to logits.
+        model: Name of the architecture as in `build.build`, or a module from normalized images to
+            logits.
         num_classes: Number of classes.
-        multi_label: Several classes may be present in one image.
-        pretrained: Start from the library's weights (a download).
-        weights: Start from a local weights file.
-        model_args: Further arguments of the architecture.
-        head: Module names to re-initialise and train alone, such as [fc] for a ResNet, [pre_logits,
-            head] for VGG.
-        class_names: Names of the classes; None takes the data's.
-        mean: Normalisation mean per channel; None takes the model's own.
-        std: Normalisation standard deviation per channel; None takes the model's own.
-        optimizer: Options of the training, see `optimizers.OptimizerOptions`; AdamW with a learning
-            rate of 1e-4 unless told otherwise.
-        smoothing: Label smoothing; binary targets become smoothing and 1 - smoothing.
-        cut_outs: Share of the training images whose objects are cut out or removed, see
-            `cutouts.cut_outs`; the data need masks. Explanations of such a classifier find objects.
-        freeze_statistics: BatchNorm keeps its running statistics, which cut-outs would spoil.
-        seed: Of the cut-outs.
+        multi_label: Whether several classes may be present in one image.
+        pretrained: Whether to start from the library's weights, which are downloaded.
+        weights: Path of a local file with weights to start from.
+        model_args: Further keyword arguments of the architecture.
+        head: Names of the modules that are re-initialized and trained alone, such as [fc] for a
+            ResNet or [pre_logits, head] for VGG.
+        class_names: Names of the classes. None takes those of the data.
+        mean: Mean of each channel for the normalization. None takes the model's own.
+        std: Standard deviation of each channel for the normalization. None takes the model's own.
+        optimizer: Options of the optimizer, see `optimizers.OptimizerOptions`. The default is AdamW
+            with a learning rate of 1e-4.
+        smoothing: Label smoothing. Binary targets become `smoothing` and 1 - `smoothing`.
+        cut_outs: Fraction of the training images whose objects are cut out or removed, see
+            `cutouts.cut_outs`. It requires data with masks. Explanations of such a classifier find
+            objects.
+        freeze_statistics: Whether BatchNorm keeps its running statistics, which cut-outs would
+            distort.
+        seed: Seed of the cut-outs.
 
     Raises:
-        ValueError: If a name in `head` is not a module of the model, or `cut_outs` is not in [0, 1]
-            or asked of a single-label classifier, for which an image always shows a class.
+        ValueError: If a name in `head` is not a module of the model, if `cut_outs` is not in
+            [0, 1], or if it is used with a single-label classifier, for which an image always shows
+            a class.
     """
 
     mean: Tensor
@@ -120,11 +125,11 @@ class Classifier(LightningModule):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> logits (B, K)."""
+        """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
         return cast(Tensor, self.network((images - self.mean) / self.std))
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Train mode for what learns; frozen parts stay in eval mode."""
+        """Sets the trained modules to train mode. Frozen modules stay in eval mode."""
         super().train(mode)
         if mode and self.head:
             self.network.eval()
@@ -137,17 +142,17 @@ class Classifier(LightningModule):
         return self
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy, single-label or binary."""
+        """Mean cross-entropy, or mean binary cross-entropy for a multi-label classifier."""
         if self.multi_label:
             wanted = targets.float().clamp(self.smoothing, 1 - self.smoothing)
             return F.binary_cross_entropy_with_logits(logits, wanted)
         return F.cross_entropy(logits, targets.int().argmax(dim=1), label_smoothing=self.smoothing)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of a batch; its cut-outs depend on (seed, global step): a resumed fit repeats them.
+        """Loss of a batch. A resumed fit repeats its cut-outs, which depend on (seed, global step).
 
         Raises:
-            ValueError: If cut-outs are asked for and the batch has no masks.
+            ValueError: If cut-outs are used and the batch has no masks.
         """
         images, targets = batch["image"], batch["target"]
         if self.cut_outs:
@@ -163,11 +168,11 @@ class Classifier(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Loss and metrics on held-out images."""
+        """Logs the loss and the metrics on validation images."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Loss and metrics on test images."""
+        """Logs the loss and the metrics on test images."""
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
@@ -189,11 +194,11 @@ class Classifier(LightningModule):
         )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer and schedule of the options."""
+        """Optimizer and learning-rate schedule of the options."""
         return optimizers.configure(self, self.optimizer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint rebuild the classifier without downloads or other files."""
+        """Changes the stored arguments so that loading needs no downloads and no other files."""
         data = getattr(self._trainer, "datamodule", None)
         names = self.hparams["class_names"] or getattr(data, "class_names", None)
         changed = {
@@ -207,16 +212,16 @@ class Classifier(LightningModule):
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, map_location: Any = "cpu", **kwargs: Any
     ) -> Self:
-        """Load a classifier from its checkpoint alone, also one of an earlier version.
+        """Loads a classifier from its checkpoint alone, which may be one of an earlier version.
 
         Args:
-            checkpoint_path: A file written by a fit.
+            checkpoint_path: Path of a checkpoint written by a fit.
             map_location: Device of the classifier.
-            **kwargs: Init arguments to change.
+            **kwargs: Constructor arguments to change.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no checkpoint of a classifier.
+            ValueError: If it is not the checkpoint of a classifier.
         """
         checkpoint = files.read_checkpoint(checkpoint_path)
         plain = {"class_path": CLASS_PATH, "init_args": checkpoint.get("hyper_parameters", {})}
@@ -229,7 +234,11 @@ class Classifier(LightningModule):
 
 
 def metrics(num_classes: int, multi_label: bool) -> MetricCollection:
-    """Top-1 and top-5 accuracy; or micro precision, recall, F1 and mean average precision."""
+    """Metrics of single-label or multi-label classifiers.
+
+    Single-label: top-1 accuracy, and top-5 accuracy if there are more than five classes.
+    Multi-label: micro-averaged precision, recall and F1, and macro-averaged mean average precision.
+    """
     if multi_label:
         return MetricCollection(
             {
@@ -251,7 +260,7 @@ def metrics(num_classes: int, multi_label: bool) -> MetricCollection:
 
 
 def _restart_head(network: nn.Module, head: list[str]) -> None:
-    """Freeze the network but for the named modules, whose layers start anew."""
+    """Freezes all of the network except the named modules, whose layers are re-initialized."""
     names = dict(network.named_modules())
     if missing := [name for name in head if name not in names]:
         raise ValueError(

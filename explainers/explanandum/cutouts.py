@@ -1,4 +1,4 @@
-"""Teaching a classifier that objects, not their surroundings, decide."""
+"""Augmentation that teaches a classifier to decide by objects, not by their surroundings."""
 
 import torch
 from torch import Tensor
@@ -15,23 +15,26 @@ def cut_outs(
     fill: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Keep only, or remove, some objects of some images, and correct their targets.
+    """Keeps only, or removes, some objects of some images, and corrects their targets.
 
-    Photographs alone do not teach a classifier what a class is without its usual surroundings, nor
-    that there may be no class at all: it stays sure of a horse on an empty meadow, and of something
-    in front of a grey wall. Masks of such a classifier need not be on the objects.
+    Photographs alone do not teach a classifier what a class looks like without its usual
+    surroundings, nor that an image may show no class at all. The classifier remains sure of a horse
+    on an empty meadow, and of some object in front of a gray wall. Masks that explain such a
+    classifier need not lie on the objects.
 
-    An image is altered with probability `share`, by all of its present classes or, as often, one of
-    them: half of the time these alone are kept, else they alone are removed. The cut is up to 3 %
-    of the image wider than the object, and as soft, so that its edge does not give it away.
+    An image is altered with probability `share`. The selected classes are all classes that are
+    present or, with probability 1/2, only one of them. With probability 1/2 only the selected
+    classes are kept, otherwise only they are removed. The cut is wider than the object by up to 3 %
+    of the shorter side of the image, and its edge is softened over a similar width. The edge thus
+    does not reveal the object.
 
     Args:
-        images: (B, 3, H, W) in [0, 1].
-        targets: (B, K) bool.
-        masks: Where each class is, (B, K, H, W) bool.
+        images: Images (B, 3, H, W) in [0, 1].
+        targets: Multi-hot targets (B, K) bool.
+        masks: Object masks of all classes, (B, K, H, W) bool.
         share: Probability that an image is altered, in [0, 1].
-        fill: What removed pixels show, broadcastable to the images.
-        generator: On the CPU.
+        fill: Content that replaces removed pixels, broadcastable to the images.
+        generator: Random number generator on the CPU.
 
     Returns:
         Images (B, 3, H, W) and targets (B, K). An image without a class stays as it is.
@@ -52,7 +55,10 @@ def cut_outs(
 
 
 def soften(masks: Tensor, reach: int) -> Tensor:
-    """Widen masks (B, H, W) by `reach` pixels and let their edges fall off over as many."""
+    """Masks (B, H, W), widened by `reach` pixels and then averaged over squares.
+
+    The squares extend `reach` pixels to each side.
+    """
     side = 2 * reach + 1
     wide = F.max_pool2d(masks[:, None], side, 1, reach)
     return F.avg_pool2d(wide, side, 1, reach, count_include_pad=False)[:, 0]

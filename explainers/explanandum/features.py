@@ -1,4 +1,4 @@
-"""Intermediate features of a classifier as a pyramid of maps, from CNNs and from ViTs."""
+"""Intermediate features of a classifier as a pyramid of maps, for CNNs and for ViTs."""
 
 import itertools
 from typing import TypeVar
@@ -11,7 +11,14 @@ Level = TypeVar("Level")
 
 
 def as_map(features: Tensor, aspect: float) -> Tensor:
-    """Tokens (B, prefix + h*w, C) -> (B, C, h, w) of the image's aspect h / w; maps pass."""
+    """Tokens (B, prefix + h * w, C) as maps (B, C, h, w) with h / w close to the given aspect.
+
+    The number of prefix tokens, at most 5, is found from the number of tokens. Maps are returned
+    unchanged.
+
+    Raises:
+        ValueError: If no such grid exists.
+    """
     if features.ndim == 4:
         return features
     count = features.shape[1]
@@ -27,7 +34,10 @@ def as_map(features: Tensor, aspect: float) -> Tensor:
 
 
 def stages(model: nn.Module, named: list[str] | None) -> list[str]:
-    """Names of the modules whose outputs make the pyramid: `named`, else timm's; [] if unknown."""
+    """Names of the modules whose outputs make the pyramid: `named`, or else timm's stages.
+
+    The list is empty if the stages are not known.
+    """
     info = [level for level in getattr(model, "feature_info", []) if level["reduction"] >= 2]
     names = [str(level["module"]) for level in info]
     plain = len(names) > 5 and len({level["reduction"] for level in info}) == 1
@@ -35,12 +45,15 @@ def stages(model: nn.Module, named: list[str] | None) -> list[str]:
 
 
 def five_of(blocks: list[Level]) -> list[Level]:
-    """Of a plain ViT's blocks 2, 4, 6, 8 and 10 of 12, as published; scaled to other depths."""
+    """Blocks 2, 4, 6, 8 and 10 of a plain ViT's 12, as published, scaled to other depths."""
     return [blocks[min(len(blocks) - 1, round(len(blocks) * i / 12))] for i in (2, 4, 6, 8, 10)]
 
 
 def pyramid(levels: list[Tensor], size: torch.Size) -> list[Tensor]:
-    """One map per resolution, shallow to deep, for images of `size` (H, W); see Explanandum."""
+    """Feature pyramid for images of `size` (H, W): one map per resolution, from shallow to deep.
+
+    See `Explanandum.features_and_logits`.
+    """
     if all(a.shape[-1] > b.shape[-1] for a, b in itertools.pairwise(levels)):
         return levels
     if len({f.shape[-2:] for f in levels}) > 1:  # keep the last map of each resolution
@@ -55,4 +68,4 @@ def pyramid(levels: list[Tensor], size: torch.Size) -> list[Tensor]:
 
 
 class NotDefinedError(ValueError):
-    """This method cannot explain this classifier; a comparison shows its figures as missing."""
+    """The method cannot explain this classifier. A comparison shows its figures as missing."""

@@ -13,29 +13,33 @@ from explainers.functional.fills import Fill, FillName
 
 
 class Explanandum(nn.Module):
-    """A frozen classifier: images (B, 3, H, W) in [0, 1] -> logits (B, num_classes).
+    """A frozen classifier from images (B, 3, H, W) in [0, 1] to logits (B, num_classes).
 
-    It normalises inside, its parameters never require gradients, and `train()` leaves it in eval
-    mode, so BatchNorm and dropout stay as they were trained. Gradients with respect to the images
-    do flow.
+    The images are normalized inside. The parameters never require gradients, and `train()` leaves
+    the network in eval mode, so that BatchNorm and dropout keep their behavior after training.
+    Gradients with respect to the images are available.
 
     Args:
-        model: A timm name, "torchvision/<name>", "package.module:callable", the path of a
-            `Classifier` checkpoint (.ckpt), or any module from normalised images to logits.
-        weights: A local `.safetensors`, `.pth` or `.pt` file.
-        pretrained: Download the library's weights.
-        num_classes: Width of the head; None keeps the architecture's own.
-        model_args: Further arguments of the architecture.
-        multi_label: Probabilities by sigmoid (True) or softmax (False).
-        classes: Keep only these logits, in this order, before the softmax or sigmoid.
-        class_names: One name a class (of the kept ones, if `classes` is given).
-        mean: Normalisation mean per channel of images in [0, 1]; None takes the model's own.
-        std: Normalisation standard deviation per channel; None takes the model's own.
-        input_size: [H, W] the model was made for; None takes the model's own.
-        feature_layers: Module names of a pyramid, shallow to deep, for models that are not timm's.
-        in_checkpoint: Write the weights into every explainer's checkpoint, so that one file is
-            enough. False keeps checkpoints small; then the same arguments must find the weights
-            again when loading.
+        model: Name of a timm model, "torchvision/<name>", "package.module:callable", the path of a
+            `Classifier` checkpoint (.ckpt), or a module from normalized images to logits.
+        weights: Path of a local `.safetensors`, `.pth` or `.pt` file with the network's state dict.
+        pretrained: Whether to download the library's weights.
+        num_classes: Number of outputs of the head. None keeps that of the architecture.
+        model_args: Further keyword arguments of the architecture.
+        multi_label: Whether probabilities are computed by a sigmoid instead of a softmax.
+        classes: Indices of the logits to keep, in this order. The others are dropped before the
+            softmax or sigmoid. None keeps all.
+        class_names: Name of each class, or of each kept class if `classes` is given. None takes
+            those of the model's library or checkpoint, else "class 0" and so on.
+        mean: Mean of each channel of images in [0, 1], for the normalization. None takes the
+            model's own.
+        std: Standard deviation of each channel, for the normalization. None takes the model's own.
+        input_size: Height and width that the model was made for. None takes the model's own.
+        feature_layers: Names of the modules whose outputs make the feature pyramid, from shallow to
+            deep. Needed for models that are not from timm.
+        in_checkpoint: Whether to write the weights into every explainer's checkpoint, so that one
+            file is enough. False keeps the checkpoints small. The same arguments must then find the
+            weights again when a checkpoint is loaded.
     """
 
     mean: Tensor
@@ -120,7 +124,7 @@ class Explanandum(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain arguments that rebuild this explanandum, for a checkpoint."""
+        """Plain arguments that rebuild this explanandum from a checkpoint."""
         stored = self.in_checkpoint
         return {
             "model": self.architecture if stored else self.source,
@@ -139,14 +143,14 @@ class Explanandum(nn.Module):
         }
 
     def train(self, mode: bool = True) -> "Explanandum":
-        """Stay in eval mode, whoever asks: BatchNorm and dropout must never wake up."""
+        """Stays in eval mode, whatever the argument, so that BatchNorm and dropout never change."""
         return super().train(False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> the classifier's input space."""
+        """Input of the network, normalized from images (B, 3, H, W) in [0, 1]."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
-        # In the images' own memory layout: broadcasting (1, 3, 1, 1) is three times slower.
+        # In the memory layout of the images: broadcasting (1, 3, 1, 1) is three times slower.
         plane = torch.zeros_like(images[:1])
         return (images - (plane + self.mean)).div_(plane + self.std)
 
@@ -157,12 +161,12 @@ class Explanandum(nn.Module):
         sigma: float = 10.0,
         bank: Tensor | None = None,
     ) -> Fill:
-        """A fill by its name, with the mean and std of this classifier.
+        """The fill of a given name, with the mean and std of this classifier.
 
         Args:
-            name: See `fills.fill`.
-            generator: Randomness of "noise" and "images", on the CPU. An integer seeds a fresh
-                generator in each call, so that every call draws the same.
+            name: Name of the fill, see `fills.fill`.
+            generator: Random number generator of "noise" and "images", on the CPU. An integer is
+                the seed of a new generator in each call, so that all calls draw the same numbers.
             sigma: Width of "blur" in pixels.
             bank: Pictures (N, 3, H, W) for "images".
         """
@@ -176,31 +180,34 @@ class Explanandum(nn.Module):
         return filled
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> logits (B, num_classes)."""
+        """Logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
         return self._slice(self.model(self.normalize(images)))
 
     def _slice(self, logits: Tensor) -> Tensor:
         return logits if self.classes is None else logits[:, self.classes]
 
     def to_probabilities(self, logits: Tensor) -> Tensor:
-        """Logits (B, K) -> probabilities (B, K), by sigmoid if `multi_label`, else softmax."""
+        """Probabilities (B, K) of logits (B, K), by a sigmoid if `multi_label`, else a softmax."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> probabilities (B, num_classes)."""
+        """Probabilities (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
         return self.to_probabilities(self(images))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Predicted targets (B, K) bool: the top class; with `multi_label` also all above 0.5."""
+        """Predicted targets (B, K) bool: the top class, with `multi_label` also all above 0.5."""
         return self.to_targets(self(images))
 
     def to_targets(self, logits: Tensor, never_empty: bool = True) -> Tensor:
-        """Logits (B, K) -> predicted targets (B, K) bool.
+        """Predicted targets (B, K) bool, from logits (B, K).
 
-        Without `multi_label` the top class. With it all classes above 0.5, and the top class too if
-        a prediction is `never_empty`.
+        Args:
+            logits: Logits (B, K).
+            never_empty: Whether the top class is always predicted. It only matters with
+                `multi_label`, where all classes above 0.5 are predicted, possibly none. Without
+                `multi_label`, the prediction is the top class.
         """
         if self.multi_label and not never_empty:
             return logits > 0
@@ -208,18 +215,18 @@ class Explanandum(nn.Module):
         return top | (logits > 0) if self.multi_label else top
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Feature pyramid, shallow to deep: (B, C_i, h_i, w_i) at falling resolution."""
+        """Feature pyramid, shallow to deep: maps (B, C_i, h_i, w_i) of decreasing resolution."""
         return self.features_and_logits(images)[0]
 
     def features_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The pyramid and the logits (B, num_classes), from one forward pass.
+        """Feature pyramid and logits (B, num_classes), from one forward pass.
 
-        CNNs give their stages from stride 2 on. A plain ViT has one resolution: five of its blocks,
-        evenly spaced, are resized by nearest neighbour to strides 2, 4, 8, 16 and 32 (Ra-NEM,
-        section 5).
+        The levels of a CNN are its stages from stride 2 on. A plain ViT has a single resolution:
+        five of its blocks, evenly spaced, are resized by nearest neighbor to strides 2, 4, 8, 16
+        and 32 (Ra-NEM, section 5).
 
         Raises:
-            ValueError: If the model is not timm's and `feature_layers` is not given.
+            ValueError: If the model is not from timm and `feature_layers` is not given.
         """
         inputs = self.normalize(images)
         if self.feature_layers:

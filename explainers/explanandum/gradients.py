@@ -1,4 +1,4 @@
-"""Maps from the gradients at a classifier's layers, and which layers these are by default."""
+"""Maps from gradients at the layers of a classifier, and the default layers."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -27,9 +27,10 @@ def activation_maps(
     Args:
         explanandum: The classifier.
         layer: Name of the module whose output is weighted.
-        images: (B, 3, H, W) in [0, 1].
-        classes: (B, k) int64.
-        weigh: Features (B, C, h, w) and the gradients of the logit there -> weights (B, C).
+        images: Images (B, 3, H, W) in [0, 1].
+        classes: Classes to explain, (B, k) int64.
+        weigh: Function from the features (B, C, h, w) and the gradients of the logit with respect
+            to them to weights (B, C).
     """
     with tapped(explanandum.model, [layer]) as taps:
         logits = explanandum(images.detach())
@@ -71,17 +72,17 @@ def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> T
 
 
 def standardise(maps: Tensor) -> Tensor:
-    """Maps (..., h, w) with mean 0 and variance 1; a constant one becomes 0."""
+    """Maps (..., h, w) with mean 0 and variance 1. A constant map becomes 0."""
     centred = maps - maps.mean(dim=(-2, -1), keepdim=True)
     deviation = centred.square().mean(dim=(-2, -1), keepdim=True).sqrt()
     return centred / deviation.clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 def checked_stages(explanandum: Explanandum) -> list[str]:
-    """Module names of the stages, see `features.stages`.
+    """Names of the modules that are the stages of the classifier, see `features.stages`.
 
     Raises:
-        NotDefinedError: If they are not known.
+        NotDefinedError: If the stages are not known.
     """
     if not (names := features.stages(explanandum.model, explanandum.feature_layers)):
         raise NotDefinedError(
@@ -92,7 +93,7 @@ def checked_stages(explanandum: Explanandum) -> list[str]:
 
 
 def spatial(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """A layer's output as maps (B, C, h, w): of tokens, or with channels last, too."""
+    """Output of a layer as maps (B, C, h, w), for tokens and for channels-last maps too."""
     last = values.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC"
     return features.as_map(values.movedim(-1, 1) if last else values, size[0] / size[1])
 
@@ -100,11 +101,11 @@ def spatial(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tensor:
 def checked_layer(
     explanandum: Explanandum, layer: str | None, place: Literal["last", "middle"] = "last"
 ) -> str:
-    """The name of the layer, or of the default one at a place; see `default_layer`.
+    """Name of the given layer, or else of the default layer at `place`, see `default_layer`.
 
     Raises:
         ValueError: If there is no such layer.
-        NotDefinedError: If none is given and no default found.
+        NotDefinedError: If no layer is given and there is no default.
     """
     names = [name for name, _ in explanandum.model.named_modules()]
     if layer is not None and layer not in names:
@@ -113,15 +114,18 @@ def checked_layer(
 
 
 def default_layer(explanandum: Explanandum, place: Literal["last", "middle"] = "last") -> str:
-    """Name of the layer that a method looks at unless it is told another.
+    """Name of the layer that a method uses if no other layer is given.
 
-    "last" is the last layer with spatial features that still lead to the logits: the last of the
-    explanandum's `feature_layers`; the first norm of the last block of timm's ViTs, as customary
-    (after it only the class token counts); else what a trial image leaves last as a map of more
-    than one pixel before the pooling (layer4 of a ResNet, bn2 of an EfficientNet).
+    "last" is the last layer whose spatial features still influence the logits. It is the first of
+    these that exists:
+        - The last of the explanandum's `feature_layers`.
+        - The first norm of the last block of a timm ViT, as is customary. After it, only the class
+          token influences the logits.
+        - The last module before the pooling whose output is a map of more than one pixel, found
+          with a trial image (layer4 of a ResNet, bn2 of an EfficientNet).
 
-    "middle" is the middle one of `feature_layers`, else of timm's stages at strides from 2 on:
-    stride 8 for most CNNs (layer2 of a ResNet), the last block of a ViT's first half.
+    "middle" is the middle one of `feature_layers`, or else of timm's stages from stride 2 on. This
+    is stride 8 for most CNNs (layer2 of a ResNet), and the last block in the first half of a ViT.
 
     Raises:
         NotDefinedError: If there is no such layer.
@@ -150,7 +154,7 @@ def _probe(explanandum: Explanandum) -> str:
     modules = {name: module for name, module in model.named_modules() if name}
     trial = explanandum.mean.expand(1, 3, *explanandum.input_size)
     with recorded(model, list(modules)) as outputs:
-        # timm's networks say where the features end; others go on to the head.
+        # timm's networks can stop after the features. Other networks also run their head.
         getattr(model, "forward_features", model)(explanandum.normalize(trial))
     spatial = [
         name

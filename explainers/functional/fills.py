@@ -1,4 +1,4 @@
-"""What replaces removed pixels."""
+"""Fills: the content that replaces removed pixels."""
 
 import math
 from collections.abc import Callable
@@ -20,15 +20,20 @@ FillName = Literal["mean", "black", "kernel_blur", "blur", "noise", "images"]
 
 
 class Fill(Protocol):
-    """What replaces removed pixels: images (B, 3, H, W) in [0, 1] -> something broadcastable."""
+    """A function from images (B, 3, H, W) in [0, 1] to the content that replaces removed pixels."""
 
     def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Fills for images (B, 3, H, W), of which keep masks (B, H, W) show the parts that stay."""
+        """Fills, broadcastable to images (B, 3, H, W).
+
+        Args:
+            images: Images (B, 3, H, W) in [0, 1].
+            masks: Keep masks (B, H, W), which are 1 at the pixels that stay.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Inpainted:
-    """A fill that depends on what is kept.
+    """A fill that depends on the pixels that are kept.
 
     Args:
         inpaint: Function of images (N, 3, H, W), which show the mean color where pixels are
@@ -42,7 +47,7 @@ class Inpainted:
         """Completed images (N, 3, H, W).
 
         Raises:
-            ValueError: Without masks.
+            ValueError: If `masks` is None.
         """
         if masks is None:
             raise ValueError("an inpainter needs the masks of what is kept")
@@ -58,23 +63,24 @@ def fill(
     sigma: float = 10.0,
     bank: Tensor | None = None,
 ) -> Tensor:
-    """What replaces removed pixels of images (B, 3, H, W), broadcastable to them.
+    """Content that replaces removed pixels of images (B, 3, H, W), broadcastable to them.
 
     Args:
-        name: "mean": the classifier's mean colour, the papers' zero in normalised space; "black";
-            "kernel_blur": `kernel_blur`; "blur": a Gaussian of width `sigma`, cut at 4 sigma, that
-            fades to the mean at the border; "noise": independent normal pixels with the image
-            statistics `mean` and `std`, one draw for all images; "images": one picture of `bank`
-            for all images, or without a bank another image of the batch for each.
+        name: Name of the fill. "mean": the mean color of the classifier, which is the papers' zero
+            in normalized space. "black": black. "kernel_blur": the images after `kernel_blur`.
+            "blur": the images after a Gaussian blur of width `sigma`, cut off at 4 sigma, that
+            fades to the mean at the border. "noise": independent normal pixels with the image
+            statistics `mean` and `std`, one draw for all images. "images": one picture of `bank`
+            for all images, or, without a bank, another image of the batch for each image.
         images: Images in [0, 1].
-        mean: Of the classifier's images, (1, 3, 1, 1).
-        std: Of the classifier's images, (1, 3, 1, 1); only "noise" needs it.
-        generator: Randomness of "noise" and "images", on the CPU.
+        mean: Mean color of the classifier's images, (1, 3, 1, 1).
+        std: Standard deviation of the classifier's images, (1, 3, 1, 1). Only "noise" needs it.
+        generator: Random number generator of "noise" and "images", on the CPU.
         sigma: Width of "blur" in pixels.
         bank: Pictures (N, 3, H, W) for "images".
 
     Raises:
-        ValueError: If the name is unknown or what it needs is missing.
+        ValueError: If the name is unknown, or an argument that the fill needs is missing.
     """
     if name == "mean":
         return mean.to(images)
@@ -121,18 +127,19 @@ def read_bank(
     seed: int = 0,
     resample: Literal["bicubic", "bilinear"] = "bicubic",
 ) -> Tensor:
-    """Pictures of a folder and its sub-folders, (N, 3, height, width) in [0, 1]; kept for later.
+    """Pictures (N, 3, height, width) in [0, 1] of a folder and its subfolders. They are cached.
 
     Args:
-        folder: Where the pictures are.
-        height: Rows to which each is resized.
-        width: Columns to which each is resized.
-        count: Number of pictures, drawn at random; None takes all in the order of their names.
-        seed: Seed of the draw.
-        resample: Interpolation.
+        folder: Folder of the pictures.
+        height: Height in pixels to which each picture is resized.
+        width: Width in pixels to which each picture is resized.
+        count: Number of pictures, which are drawn at random. None takes all pictures in the order
+            of their names.
+        seed: Seed of the random draw.
+        resample: Interpolation method of the resizing.
 
     Raises:
-        ValueError: If there are none, or fewer than `count`.
+        ValueError: If there are no pictures, or fewer than `count`.
     """
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in PICTURES)
     if not paths or len(paths) < (count or 0):

@@ -1,4 +1,4 @@
-"""Loss terms of masks and logits: tensors in, one value per image out."""
+"""Loss terms of masks and logits, with one value for each image."""
 
 from typing import Literal
 
@@ -8,14 +8,18 @@ from torch.nn import functional as F
 
 
 def widen(values: Tensor) -> Tensor:
-    """Half precision as float32; float32 and float64 pass."""
+    """Converts half precision to float32. Values in float32 and float64 are returned unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def classification(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy (B,), the mean over classes; NN-Explainer eq. 2.
+    """Binary cross-entropy (B,), the mean over classes.
 
-    Logits (B, C), targets (B, C) bool.
+    Source: NN-Explainer eq. 2.
+
+    Args:
+        logits: Logits (B, C).
+        targets: Multi-hot targets (B, C) bool.
     """
     logits = widen(logits)
     return F.binary_cross_entropy_with_logits(
@@ -24,20 +28,23 @@ def classification(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def negative_entropy(logits: Tensor) -> Tensor:
-    """Mean over classes of p ln p, p = softmax(logits): (B, C) -> (B,) in [-ln(C) / C, 0].
+    """Mean over classes of p ln p with p = softmax(logits): (B, C) -> (B,) in [-ln(C) / C, 0].
 
-    NN-Explainer eq. 3. The softmax stands for a multi-label classifier as well, in the paper as in
-    its code.
+    Source: NN-Explainer eq. 3. The softmax is used for multi-label classifiers as well, in the
+    paper and in its code.
     """
     log_p = widen(logits).log_softmax(dim=1)
     return (log_p.exp() * log_p).mean(dim=1)
 
 
 def area_bounds(masks: Tensor, lower: float, upper: float) -> Tensor:
-    """Penalty (N,) in [0, 1] of masks (N, H, W) that cover too little or too much.
+    """Penalty (N,) in [0, 1] of masks (N, H, W) that cover too little or too much of the image.
 
-    NN-Explainer eq. 5: the brightest floor(lower * Z) pixels should be 1, all but the brightest
-    floor(upper * Z) should be 0. Only two sums of largest values are needed, no sorted copy.
+    Of the Z pixels of a mask, the largest floor(lower * Z) should be 1, and all but the largest
+    floor(upper * Z) should be 0. The penalty only needs two sums of largest values, not a sorted
+    copy.
+
+    Source: NN-Explainer eq. 5.
 
     Raises:
         ValueError: Unless 0 <= lower <= upper <= 1.
@@ -60,11 +67,17 @@ def area_bounds(masks: Tensor, lower: float, upper: float) -> Tensor:
 def total_variation(
     masks: Tensor, border: Literal["replicate", "reflect"] = "replicate", power: int = 1
 ) -> Tensor:
-    """Anisotropic total variation of masks (B, H, W) -> (B,).
+    """Anisotropic total variation (B,) of masks (B, H, W).
 
-    Mean over pixels of |right - self|^p + |below - self|^p; NN-Explainer eq. 7. The paper does not
-    say what lies beyond the last row and column: "replicate" counts no difference there; "reflect",
-    the released code, counts the last difference twice.
+    It is the mean over pixels of |right - self|^power + |below - self|^power.
+
+    Source: NN-Explainer eq. 7, which does not define the pixels beyond the last row and column.
+
+    Args:
+        masks: Masks (B, H, W).
+        border: Values beyond the last row and column. "replicate" adds no difference there.
+            "reflect", as in the released code, counts the last difference twice.
+        power: Exponent of the absolute differences.
 
     Example:
         >>> total_variation(torch.tensor([[[0.0, 1.0], [0.0, 1.0]]]))
@@ -79,7 +92,7 @@ def total_variation(
 
 
 def mean_per_image(values: Tensor, targets: Tensor, reduction: Literal["sum", "mean"]) -> Tensor:
-    """Reduce values (N,), one per true entry of targets (B, C) in row order, to (B,) images.
+    """Reduces values (N,) of the true entries of targets (B, C), in row order, to images (B,).
 
     An image without a class gets 0.
     """
@@ -91,7 +104,7 @@ def mean_per_image(values: Tensor, targets: Tensor, reduction: Literal["sum", "m
 
 
 def variation(masks: Tensor, power: float) -> Tensor:
-    """Sum of |difference|^power over neighbours down and across, (n, ..., h, w) -> (n,).
+    """Sum of |difference|^power over vertical and horizontal neighbors, (n, ..., h, w) -> (n,).
 
     Example:
         >>> variation(torch.tensor([[[0.0, 1.0], [0.0, 3.0]]]), power=2).tolist()
@@ -103,7 +116,10 @@ def variation(masks: Tensor, power: float) -> Tensor:
 
 
 def log_odds(logits: Tensor, classes: Tensor, multi_label: bool) -> Tensor:
-    """ln(p / (1 - p)) of a class (n,) under logits (n, K), exact where p is near 0 or 1."""
+    """Log-odds (n,), ln(p / (1 - p)), of one class (n,) for each row of logits (n, K).
+
+    They are also exact where p is close to 0 or 1.
+    """
     own = logits.gather(1, classes[:, None]).squeeze(1)
     if multi_label:
         return own

@@ -1,22 +1,22 @@
-"""Keep-sense masking: 1 keeps a pixel, 0 replaces it by a fill."""
+"""Masking with keep masks: 1 keeps a pixel, 0 replaces it by a fill."""
 
 import torch
 from torch import Tensor
 
 
 def blend(images: Tensor, masks: Tensor, fill: Tensor) -> Tensor:
-    """Keep images (B, 3, H, W) where masks (B, H, W) are 1, show `fill` where they are 0."""
+    """Images (B, 3, H, W) where masks (B, H, W) are 1, and `fill` where they are 0."""
     return fill + (images - fill) * masks.unsqueeze(1)
 
 
 def merge(masks: Tensor, targets: Tensor) -> Tensor:
-    """Pixelwise maximum of masks (B, K, H, W) over the true targets (B, K); none gives 0."""
+    """Pixelwise maximum of masks (B, K, H, W) over the true targets (B, K), or 0 without any."""
     floor = torch.zeros((), dtype=masks.dtype, device=masks.device)
     return torch.where(targets[:, :, None, None], masks, floor).amax(dim=1)
 
 
 def minmax(maps: Tensor) -> Tensor:
-    """Scale each map (B, H, W) to [0, 1]; a constant map becomes 0.
+    """Scales each map (B, H, W) to [0, 1]. A constant map becomes 0.
 
     Example:
         >>> minmax(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])).tolist()

@@ -1,9 +1,12 @@
-"""Omega: keep the k pixels that a noisy ranking puts first; hard masks with soft gradients.
+"""Omega: keeps the k pixels with the largest noisy scores, by hard masks with soft gradients.
 
 Source: "Ra-NEM: Faithful Model Explanations through Stochastic Feature Selection", appendix E,
-Algorithm 1. It sorts; here one order statistic a row gives the same masks and gradients. Its
-normalisation by logsumexp shifts all scores of an image alike, so neither a mask nor a gradient
-feels it, and it is left out, the one step that half precision could not bear.
+Algorithm 1.
+
+The algorithm sorts the scores. Here, one order statistic for each row gives the same masks and
+gradients. The algorithm's normalization by logsumexp is left out. It shifts all scores of an image
+equally and therefore changes neither masks nor gradients, and it is the only step for which half
+precision is not enough.
 """
 
 from typing import Any, Literal
@@ -23,19 +26,21 @@ def omega(
 ) -> Tensor:
     """Masks (B, S, H, W) of 0 and 1 that keep the k largest of scores + noise, for each k.
 
-    The gradient is that of sigmoid(scores + noise - t), straight through the hard step, with the
-    gradient through the threshold t itself. Computed in float32 (float64 for such scores) whatever
-    the precision of the scores. Exact for rows without ties, as noise makes them; of pixels that
-    equal the threshold "kth" keeps all and "next" none.
+    The gradient is that of sigmoid(scores + noise - t) with the threshold t: it passes straight
+    through the hard step, and also includes the gradient of t. The computation uses float32, or
+    float64 for such scores, whatever the precision of the scores. The number of kept pixels is
+    exact for rows without ties, which noise ensures. Of pixels that equal the threshold, "kth"
+    keeps all and "next" none.
 
     Args:
-        scores: (B, H, W), larger is kept first.
-        k: How many pixels to keep, (B, S) int64, on the CPU.
-        noise: `gumbel` noise, (B, S, H, W), or (B, 1, H, W) to share it among the k of an image,
-            whose masks are then nested; None adds none.
-        threshold: Where the sigmoid is centred. "kth": on the k-th largest score, whose own soft
-            value is 1/2, as in the released code; k in [1, H W]. "next": on the one after it, as
-            the paper's listing reads, whose `A[k]` counts from 0; k in [0, H W - 1].
+        scores: Scores (B, H, W), of which the largest are kept.
+        k: Numbers of pixels to keep, (B, S) int64, on the CPU.
+        noise: Noise from `gumbel`, (B, S, H, W), or (B, 1, H, W) to share it among all k of an
+            image, whose masks are then nested. None adds no noise.
+        threshold: Score at which the sigmoid is centered. "kth": the k-th largest score, whose own
+            soft value is 1/2, as in the released code; k must be in [1, H W]. "next": the score
+            after it, as in the paper's listing, whose `A[k]` counts from 0; k must be in
+            [0, H W - 1].
 
     Raises:
         ValueError: If a k or a shape does not fit.
@@ -80,11 +85,12 @@ class _Select(torch.autograd.Function):
 
 
 def at_rank(values: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """The value of each rank, 0 for the largest, and where it stands, both (B, S, 1).
+    """Value at each rank, where rank 0 is the largest, and its index, both (B, S, 1).
 
     Args:
-        values: (B, S, d), one row a rank, or (B, 1, d), one row for all ranks of an image.
-        ranks: (B, S) int64 in [0, d), on the CPU.
+        values: Values (B, S, d), with one row for each rank, or (B, 1, d), with one row for all
+            ranks of an image.
+        ranks: Ranks (B, S) int64 in [0, d), on the CPU.
     """
     return _by_partition(values, ranks) if values.device.type == "cpu" else _by_sort(values, ranks)
 
@@ -98,7 +104,7 @@ def _by_sort(values: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_partition(values: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Introselect, several times faster than any selection of torch's on the CPU."""
+    """Introselect, which is several times faster than any selection in torch on the CPU."""
     rows = values.numpy().reshape(-1, values.shape[2])
     wanted = (values.shape[2] - 1 - ranks).numpy().reshape(len(rows), -1)
     pairs = list(zip(rows, wanted, strict=True))
@@ -117,14 +123,15 @@ def gumbel(
 ) -> Tensor:
     """Standard Gumbel noise, float32 and finite.
 
-    A generator of another device than the noise only seeds one there: a large draw need not cross
-    over, but its numbers differ between kinds of devices.
+    If the generator is on another type of device than the noise, it only draws the seed of a
+    generator there. Large draws then need no transfer between devices, but the numbers differ
+    between types of devices.
     """
     if generator is not None and generator.device.type != torch.device(device).type:
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
     uniform = torch.rand(shape, generator=generator, device=device)
-    # 0 does come up, once in 2^24 draws, and would give -inf.
+    # torch.rand gives 0 about once in 2^24 draws, which would become -inf.
     return uniform.clamp_(2**-25, 1 - 2**-24).log_().neg_().log_().neg_()
 
 
@@ -135,14 +142,19 @@ def draw_k(
     sampling: Literal["stratified", "uniform"],
     generator: torch.Generator,
 ) -> Tensor:
-    """Draw (images, samples) numbers of pixels in [1, size], int64.
+    """Draws (images, samples) numbers of pixels in [1, size], int64.
 
-    "stratified" draws one from each of `samples` equal parts of the range, as the released code
-    does, though its range begins at 0; "uniform" draws all from the whole range, with replacement,
-    as the paper says. Each is, over all draws, uniform.
+    Args:
+        images: Number of images.
+        samples: Number of draws for each image.
+        size: Number of pixels of an image.
+        sampling: Sampling method. "stratified": one number from each of `samples` equal parts of
+            the range, as in the released code, whose range begins at 0. "uniform": all numbers from
+            the whole range, with replacement, as in the paper. Over all draws, both are uniform.
+        generator: Random number generator on the CPU.
 
     Raises:
-        ValueError: If there are more samples than pixels to stratify.
+        ValueError: If "stratified" is asked for more samples than pixels.
     """
     if sampling == "uniform":
         return torch.randint(1, size + 1, (images, samples), generator=generator)

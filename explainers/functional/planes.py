@@ -1,4 +1,4 @@
-"""Maps at other sizes, and single class maps out of many without storing all."""
+"""Resized maps, and maps of single classes without storing those of all classes."""
 
 from typing import Literal
 
@@ -8,17 +8,17 @@ from torch.nn import functional as F
 
 
 def upsample(maps: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Bilinear resize of maps (B, C, h, w) to (B, C, *size)."""
+    """Maps (B, C, h, w), resized bilinearly to (B, C, *size)."""
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def select_classes(logits: Tensor, targets: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Full-resolution logits (N, *size) of the true (image, class) pairs of targets (B, C)."""
+    """Full-resolution logits (N, *size) of the N true (image, class) pairs of targets (B, C)."""
     return upsample(logits[targets].unsqueeze(1), size).squeeze(1)
 
 
 def gather_classes(logits: Tensor, classes: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Full-resolution logits (B, k, *size) of the asked classes (B, k) int64."""
+    """Full-resolution logits (B, k, *size) of the given classes (B, k) int64."""
     index = classes[:, :, None, None].expand(-1, -1, *logits.shape[-2:])
     return upsample(logits.gather(1, index), size)
 
@@ -26,12 +26,12 @@ def gather_classes(logits: Tensor, classes: Tensor, size: torch.Size | tuple[int
 def max_over_classes(
     logits: Tensor, allowed: Tensor, size: torch.Size | tuple[int, int], chunk: int = 32
 ) -> Tensor:
-    """Pixelwise maximum (B, *size) over allowed classes of the upsampled logits (B, C, h, w).
+    """Pixelwise maximum (B, *size) of the upsampled logits (B, C, h, w) over the allowed classes.
 
-    Exactly `upsample(logits, size)` masked by `allowed` (B, C) bool and reduced by a maximum,
-    without keeping all classes at full resolution: the winners are found chunk by chunk without
-    gradient, then interpolated alone. An image without an allowed class gives -inf, without
-    gradient.
+    The result is exactly `upsample(logits, size)`, masked by `allowed` (B, C) bool and reduced by a
+    maximum, but not all classes are stored at full resolution. The class with the maximum is found
+    without gradients, `chunk` classes at a time. Only the values of these classes are then
+    interpolated with gradients. An image without an allowed class gives -inf, without gradient.
     """
     with torch.no_grad():
         best = logits.new_full((len(logits), *size), -torch.inf)
@@ -47,7 +47,7 @@ def max_over_classes(
 
 
 def _interpolate_at(maps: Tensor, classes: Tensor) -> Tensor:
-    """Bilinear value (B, H, W), at each pixel, of the class (B, H, W) chosen there."""
+    """Bilinearly interpolated value (B, H, W) of the class (B, H, W) chosen at each pixel."""
     batch, _, h, w = maps.shape
     rows = _corners(h, classes.shape[1], maps.device)
     columns = _corners(w, classes.shape[2], maps.device)
@@ -62,7 +62,7 @@ def _interpolate_at(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 def _corners(small: int, large: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """The two source positions and weights of every target position of a bilinear resize."""
+    """The two source positions of every target position in a bilinear resize, and their weights."""
     position = (
         (torch.arange(large, dtype=torch.float64, device=device) + 0.5) * (small / large) - 0.5
     ).clamp(min=0)
@@ -74,7 +74,7 @@ def _corners(small: int, large: int, device: torch.device) -> list[tuple[Tensor,
 def resize(
     masks: Tensor, size: tuple[int, int], mode: Literal["nearest", "bilinear"] = "bilinear"
 ) -> Tensor:
-    """Masks (n, ..., h, w) at another size, (n, ..., H, W); pixel centres aligned."""
+    """Masks (n, ..., h, w), resized to (n, ..., H, W) with pixel centers aligned."""
     flat = masks.flatten(1, -3) if masks.ndim > 3 else masks.unsqueeze(1)
     corners = None if mode == "nearest" else False
     large = F.interpolate(flat, size=size, mode=mode, align_corners=corners)

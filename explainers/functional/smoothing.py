@@ -1,4 +1,4 @@
-"""Gaussian smoothing of images and maps; the functions differ in what lies beyond the border."""
+"""Gaussian smoothing of images and maps. The functions differ in how they treat the border."""
 
 import math
 
@@ -18,7 +18,7 @@ def gaussian(offsets: Tensor, sigma: float, dim: int = 0) -> Tensor:
 
 
 def blur(images: Tensor, kernel_size: int, sigma: float, mean: Tensor) -> Tensor:
-    """Gaussian blur of images (B, 3, H, W) whose borders fade to `mean` (1, 3, 1, 1)."""
+    """Gaussian blur of images (B, 3, H, W) that fades to `mean` (1, 3, 1, 1) at the border."""
     taps = torch.arange(kernel_size, device=images.device, dtype=images.dtype) - kernel_size // 2
     kernel = gaussian(taps, sigma).expand(3, 1, 1, -1)
     across = F.conv2d(images - mean, kernel, padding="same", groups=3)
@@ -26,10 +26,11 @@ def blur(images: Tensor, kernel_size: int, sigma: float, mean: Tensor) -> Tensor
 
 
 def kernel_blur(images: Tensor, mean: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> Tensor:
-    """RISE's blur of images (B, 3, H, W), zero-padded in normalised space: borders fade to `mean`.
+    """RISE's blur of images (B, 3, H, W), which fades to `mean` (1, 3, 1, 1) at the border.
 
-    Its kernel is a unit impulse in a square of `kernel_size` filtered by a Gaussian whose tails are
-    mirrored at the square's edges, which makes it nearly a box: centre 0.0088, corner 0.0077.
+    The images are zero-padded in normalized space. The kernel is a unit impulse in a square of side
+    `kernel_size`, filtered by a Gaussian whose tails are mirrored at the edges of the square. It is
+    nearly a box: its values are 0.0088 at the center and 0.0077 at the corners.
 
     Source: Petsiuk et al., "RISE", BMVC 2018, the released evaluation code.
     """
@@ -39,7 +40,9 @@ def kernel_blur(images: Tensor, mean: Tensor, kernel_size: int = 11, sigma: floa
 
 
 def _mirrored_gaussian(size: int, sigma: float) -> Tensor:
-    """A centred impulse of odd length `size` filtered by a Gaussian cut at 4 sigma, edges mirrored.
+    """Centered impulse of odd length `size`, filtered by a Gaussian with mirrored borders.
+
+    The Gaussian is cut off at 4 sigma.
 
     Example:
         >>> _mirrored_gaussian(11, 5.0)[[0, 5]].square().mul(1e5).round().tolist()
@@ -48,16 +51,16 @@ def _mirrored_gaussian(size: int, sigma: float) -> Tensor:
     radius = int(4 * sigma + 0.5)
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = gaussian(taps, sigma)
-    reach = torch.arange(size)[:, None] + taps.long()  # (size, taps): where each output looks
+    reach = torch.arange(size)[:, None] + taps.long()  # (size, taps): inputs of each output
     folded = reach.remainder(2 * size)
     folded = torch.minimum(folded, 2 * size - 1 - folded)
     return (weights * (folded == size // 2)).sum(dim=1).float()
 
 
 def smooth_inside(maps: Tensor, size: int, sigma: float | None = None) -> Tensor:
-    """Smooth maps (B, H, W) by a box of odd side `size`, or by a Gaussian cut to it.
+    """Smooths maps (B, H, W) by a box of odd side `size`, or by a Gaussian that is cut to it.
 
-    Beyond the border there is nothing: a weighted mean over the pixels inside the image.
+    The result is a weighted mean over the pixels inside the image. Pixels outside do not count.
 
     Example:
         >>> smooth_inside(torch.tensor([[[0.0, 0.0, 6.0]]]), size=3)
@@ -74,9 +77,9 @@ def smooth_inside(maps: Tensor, size: int, sigma: float | None = None) -> Tensor
 
 
 def smooth_mirrored(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian mean of maps (..., h, w), cut at 2 sigma, borders mirrored; sigma 0 changes nothing.
+    """Smooths maps (..., h, w) by a Gaussian cut off at 2 sigma, with mirrored borders.
 
-    Constant maps stay as they are.
+    Constant maps stay as they are, and `sigma` = 0 changes nothing.
     """
     if sigma == 0:
         return maps
@@ -85,7 +88,7 @@ def smooth_mirrored(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _mirroring(length: int, sigma: float) -> Tensor:
-    """Matrix (length, length) that smooths a row, mirrored about its outer places."""
+    """Matrix (length, length) that smooths a row, mirrored at its first and last position."""
     radius, period = round(2 * sigma), max(1, 2 * (length - 1))
     taps = torch.arange(-radius, radius + 1)
     folded = (torch.arange(length)[:, None] + taps).remainder(period)

@@ -1,1 +1,1 @@
-"""One file a method: the folder is the registry."""
+"""Explanation methods, one file for each; configs name their classes by full path."""

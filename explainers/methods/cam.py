@@ -1,4 +1,4 @@
-"""Class activation maps: channels of one layer's features, weighted by the class's gradients."""
+"""Class activation maps: features of a layer, weighted by the gradients of the class."""
 
 from torch import Tensor
 
@@ -13,19 +13,21 @@ from explainers.explanandum.gradients import (
 
 
 class GradCAM(Explainer):
-    """Features weighted by the spatial mean of the class's gradient, negative sums cut off.
+    """Sum of a layer's channels, weighted by the spatial means of the gradient of the class.
 
-    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, eq. 1 and 2; bilinear upsampling. Nothing is
-    rescaled, unlike in pytorch-grad-cam.
+    Negative sums are set to 0, and the map is upsampled bilinearly. Unlike in pytorch-grad-cam, it
+    is not rescaled.
+
+    Source: Selvaraju et al., "Grad-CAM", ICCV 2017, eq. 1 and 2.
 
     Args:
         explanandum: The classifier to explain.
-        layer: Module name of the features in `explanandum.model`; None takes `default_layer`.
-        seed: Unused; every method has one.
+        layer: Name of the layer's module in `explanandum.model`. None selects `default_layer`.
+        seed: Not used; every method accepts it.
 
     Raises:
         ValueError: If there is no such layer.
-        NotDefinedError: If none is given and no default found.
+        NotDefinedError: If no layer is given and no default is found.
     """
 
     needs_gradients = True
@@ -39,29 +41,34 @@ class GradCAM(Explainer):
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, from one forward pass."""
+        """Maps (B, k, H, W) of several classes for each image, from one forward pass."""
         return activation_maps(
             self.explanandum, self.layer, images, classes, lambda _, grads: grads.mean(dim=(2, 3))
         )
 
 
 class GradCAMPlusPlus(Explainer):
-    """Features weighted by the positive gradients of the class, fewer pixels counting more each.
+    """Sum of a layer's channels, weighted by the positive gradients of the class.
 
-    Source: Chattopadhay et al., "Grad-CAM++", WACV 2018, eq. 7 and 19, of the logit's exponential
-    without the factor it has in common. That is relu(g) / (2 + g S) for a gradient g and features
-    of sum S >= 0. Signed features would bring poles, so a negative S counts as 0.
+    The weight of a channel is the sum over its positions of relu(g) / (2 + g S), where g is the
+    gradient of the logit and S the sum of the channel's features. The positions of a channel thus
+    count more if S is small. If features can be negative, the denominator can be 0, so a negative S
+    counts as 0. Negative sums of channels are set to 0, and the map is upsampled bilinearly.
+
+    Source: Chattopadhay et al., "Grad-CAM++", WACV 2018, eq. 7 and 19, for the exponential of the
+    logit, without the factor that all its derivatives share.
 
     Args:
         explanandum: The classifier to explain.
-        layer: Module name of the features in `explanandum.model`; None takes `default_layer`.
-        eps: None is as above. A number repeats pytorch-grad-cam, which adds 1e-6 to a denominator
-            of squared gradients: it is not small beside them, and signed sums S stay signed.
-        seed: Unused; every method has one.
+        layer: Name of the layer's module in `explanandum.model`. None selects `default_layer`.
+        eps: None selects the weights above. A number selects those of pytorch-grad-cam, which adds
+            it (there 1e-6) to a denominator of squared gradients and lets S be negative. Compared
+            with squared gradients, 1e-6 is not small.
+        seed: Not used; every method accepts it.
 
     Raises:
-        ValueError: If there is no such layer, or eps <= 0.
-        NotDefinedError: If none is given and no default found.
+        ValueError: If there is no such layer, or if eps <= 0.
+        NotDefinedError: If no layer is given and no default is found.
     """
 
     needs_gradients = True
@@ -83,7 +90,7 @@ class GradCAMPlusPlus(Explainer):
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, from one forward pass."""
+        """Maps (B, k, H, W) of several classes for each image, from one forward pass."""
         return activation_maps(self.explanandum, self.layer, images, classes, self._weights)
 
     def _weights(self, values: Tensor, grads: Tensor) -> Tensor:
@@ -95,21 +102,24 @@ class GradCAMPlusPlus(Explainer):
 
 
 class PyramidCAM(Explainer):
-    """Features times gradients at every stage of the network, positive parts, added up.
+    """Sum over all stages of the network of the positive part of features times gradients.
 
-    Each stage gives the sum over channels of features times gradients of the class's log-odds, cut
-    off at 0, as HiResCAM's map of that stage (Draelos and Carin, arXiv 2011.08891, eq. 6), here
-    standardised and upsampled; their sum shows what is decided where, at all scales. Fusing the
-    stages is LayerCAM's idea (Jiang et al., TIP 2021), who take maxima of a few. This sum is ours.
+    The map of a stage is the sum over its channels of features times gradients of the log-odds of
+    the class, with negative values set to 0. This is HiResCAM's map of the stage (Draelos and
+    Carin, arXiv 2011.08891, eq. 6). Here it is standardized and upsampled bilinearly. The sum of
+    these maps, standardized again, combines coarse and fine evidence for the class. The fusion of
+    stages is an idea of LayerCAM (Jiang et al., TIP 2021), which takes the maximum over a few of
+    them. The sum has no published source.
 
-    One forward and one backward pass an image; a further backward pass for each further class.
+    Cost for each image: one forward pass, and one backward pass for each class.
 
     Args:
-        explanandum: The classifier to explain. Its stages are its `feature_layers`, else timm's.
-        seed: Unused; every method has one.
+        explanandum: The classifier to explain. Its stages are its `feature_layers`, or else those
+            that timm lists.
+        seed: Not used; every method accepts it.
 
     Raises:
-        NotDefinedError: If its stages are not known.
+        NotDefinedError: If the stages of the classifier are not known.
     """
 
     needs_gradients = True
@@ -119,9 +129,9 @@ class PyramidCAM(Explainer):
         checked_stages(explanandum)
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W), of mean 0 and variance 1."""
+        """Maps (B, H, W) with mean 0 and variance 1."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, from one forward pass."""
+        """Maps (B, k, H, W) of several classes for each image, from one forward pass."""
         return pyramid_maps(self.explanandum, images, classes)

@@ -1,4 +1,4 @@
-"""Gradient methods of the captum library under our contract; install the extra `baselines`."""
+"""Gradient methods of the captum library as explainers; they need the extra `baselines`."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -14,22 +14,24 @@ Score = Literal["logit", "probability"]
 
 
 class Saliency(Explainer):
-    """Magnitude of the gradient of the class's score at each pixel, smoothed if asked.
+    """Magnitude of the gradient of the class's score at each pixel, optionally smoothed.
 
-    Source: Simonyan et al., "Deep Inside Convolutional Networks", ICLR workshop 2014, section 3.1:
-    the maximum of |gradient| over the channels. The gradient is that of images in [0, 1]; libraries
-    that differentiate normalised images weigh each channel by its `std` in addition.
+    The gradient is taken with respect to images in [0, 1]. Libraries that differentiate normalized
+    images thereby also weight each channel by its `std`.
+
+    Source: Simonyan et al., "Deep Inside Convolutional Networks", ICLR workshop 2014, section 3.1,
+    the maximum of |gradient| over the channels.
 
     Args:
         explanandum: The classifier to explain.
-        channels: How |gradient| becomes one value a pixel: "max" (published), "mean" or "sum".
-        smooth: Odd side of a smoothing kernel in pixels; 1 smooths nothing.
-        sigma: Standard deviation of a Gaussian kernel in pixels; None smooths by a box.
-        score: Differentiate the "logit" (published) or the "probability".
-        seed: Unused; every method has one.
+        channels: Reduction of |gradient| over the channels: "max" as published, "mean" or "sum".
+        smooth: Odd side of the smoothing kernel in pixels. 1 turns smoothing off.
+        sigma: Standard deviation in pixels of a Gaussian kernel. None selects a box kernel.
+        score: Score that is differentiated: "logit" as published, or "probability".
+        seed: Not used; every method accepts it.
 
     Raises:
-        ValueError: If a choice is unknown, or `smooth` or `sigma` out of range.
+        ValueError: If a choice is unknown, or if `smooth` or `sigma` is out of range.
     """
 
     needs_gradients = True
@@ -55,14 +57,14 @@ class Saliency(Explainer):
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, one backward pass each."""
+        """Maps (B, k, H, W) of several classes for each image, with a backward pass for each."""
         return torch.stack([self._map(images, column) for column in classes.unbind(1)], dim=1)
 
     @torch.enable_grad()
     def _map(self, images: Tensor, classes: Tensor) -> Tensor:
         from captum import attr
 
-        inputs = images.detach().requires_grad_()  # else captum warns that it does so
+        inputs = images.detach().requires_grad_()  # otherwise captum does it, with a warning
         method = attr.Saliency(_scores(self.explanandum, self.score))
         sizes: Tensor = method.attribute(inputs, target=classes).detach()  # (B, 3, H, W)
         maps = {"max": sizes.amax(1), "mean": sizes.mean(1), "sum": sizes.sum(1)}[self.channels]
@@ -70,25 +72,27 @@ class Saliency(Explainer):
 
 
 class IntegratedGradients(Explainer):
-    """Gradients averaged on the way from a baseline to the image, times the way.
+    """Mean gradient along the straight path from a baseline to the image, times their difference.
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017, eq. 1, by
     Gauss-Legendre quadrature.
 
     Args:
         explanandum: The classifier to explain.
-        n_steps: Points of the quadrature; captum's default. SLOC's comparison uses 100.
-        baseline: Where the way starts: "mean" (zero in normalised space) or "black".
-        channels: How signed values become one value a pixel: "sum_abs" (the sum of absolute
-            values, as in SLOC's comparison), "mean_clamp" (the mean, negative ones set to 0, as in
-            Ra-NEM's) or "sum" (signed; it adds up to score(image) - score(baseline)).
-        score: Explain the "logit" or the "probability".
-        internal_batch_size: Images in a forward pass, never fewer than the batch has. It changes
-            only the speed: a CPU is fastest with about 8, a GPU with more.
-        seed: Unused; every method has one.
+        n_steps: Number of points of the quadrature. The default is captum's; SLOC's comparison uses
+            100.
+        baseline: Image at which the path starts: "mean" (zero in normalized space) or "black".
+        channels: Reduction of the signed values over the channels. "sum_abs": the sum of the
+            absolute values, as in SLOC's comparison. "mean_clamp": the mean, with negative means
+            set to 0, as in Ra-NEM's comparison. "sum": the signed sum; over all pixels it adds up
+            to score(image) - score(baseline).
+        score: Score that is explained, "logit" or "probability".
+        internal_batch_size: Number of images in a forward pass, at least that of the batch. It
+            changes only the speed: a CPU is fastest with about 8, a GPU with more.
+        seed: Not used; every method accepts it.
 
     Raises:
-        ValueError: If a choice is unknown or a number not positive.
+        ValueError: If a choice is unknown or a number is not positive.
     """
 
     needs_gradients = True
@@ -114,11 +118,11 @@ class IntegratedGradients(Explainer):
         self.score, self.internal_batch_size = score, internal_batch_size
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W), signed if `channels` is "sum", else >= 0."""
+        """Maps (B, H, W), signed if `channels` is "sum", otherwise >= 0."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, `n_steps` passes each."""
+        """Maps (B, k, H, W) of several classes for each image, with `n_steps` passes for each."""
         return torch.stack([self._map(images, column) for column in classes.unbind(1)], dim=1)
 
     @torch.enable_grad()

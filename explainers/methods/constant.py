@@ -1,4 +1,4 @@
-"""Maps that know nothing of the classifier, or all of the answer: what scores are read against."""
+"""Reference maps that do not use the classifier: constants, noise, a Gaussian, object masks."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from explainers.functional import masking
 
 
 class Constant(Explainer):
-    """The same value everywhere: nothing (0), half (0.5) or all (1) of the image.
+    """The same value at every pixel, such as 0 (nothing), 0.5 or 1 (the whole image).
 
     Args:
-        explanandum: The frozen classifier, which is not asked.
-        value: The value, in [0, 1].
-        seed: Unused; every method has one.
+        explanandum: The frozen classifier, which is not evaluated.
+        value: Value of every pixel, in [0, 1].
+        seed: Not used; every method accepts it.
 
     Raises:
         ValueError: If the value is out of range.
@@ -32,12 +32,12 @@ class Constant(Explainer):
         self.value = value
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) of one value."""
+        """Maps (B, H, W) filled with the value."""
         return torch.full_like(images[:, 0], self.value)
 
 
 class Random(Explainer):
-    """Uniform noise in [0, 1), the same for every image of a size."""
+    """Uniform noise in [0, 1), the same for all images of a given size."""
 
     is_mask = True
     class_specific = False
@@ -49,12 +49,14 @@ class Random(Explainer):
 
 
 class CentredGaussian(Explainer):
-    """A bump at the centre, where photographers put their objects; 1 at its top.
+    """Gaussian at the center of the image, where photographs tend to show their objects.
+
+    Its maximum is 1, at the center.
 
     Args:
-        explanandum: The frozen classifier, which is not asked.
+        explanandum: The frozen classifier, which is not evaluated.
         sigma: Standard deviation as a fraction of each side of the image.
-        seed: Unused; every method has one.
+        seed: Not used; every method accepts it.
 
     Raises:
         ValueError: If sigma is not positive.
@@ -70,7 +72,7 @@ class CentredGaussian(Explainer):
         self.sigma = sigma
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Bumps (B, H, W) in (0, 1]."""
+        """Maps (B, H, W) in (0, 1], all equal."""
         rows, columns = (self._profile(size) for size in images.shape[-2:])
         return (rows[:, None] * columns).to(images).expand_as(images[:, 0]).clone()
 
@@ -80,30 +82,30 @@ class CentredGaussian(Explainer):
 
 
 class GroundTruth(Explainer):
-    """The object masks of the data: a perfect localiser, which is not yet a perfect explainer.
+    """Object masks of the data: perfect for localization, but not necessarily as an explanation.
 
-    No classifier and no image leads to it, so it has to be fed with each batch's masks (Score does)
-    and explains only the images it was fed with, in any order.
+    The masks cannot be computed from the images. They must be passed with each batch, as the
+    callback Score does. Only the images passed last can be explained, in any order.
     """
 
     is_mask = True
     needs_masks = True
 
     def observe(self, batch: dict[str, Any]) -> None:
-        """Remember the masks of a batch, if it has them, until the next one."""
+        """Store the masks of a batch, if it has any, until the next batch."""
         if "mask" in batch:
             self.feed(batch["image"], batch["mask"])
 
     def feed(self, images: Tensor, masks: Tensor) -> None:
-        """Remember the class masks (B, K, H, W) bool of images (B, 3, H, W) until the next call."""
+        """Store the class masks (B, K, H, W) bool of images (B, 3, H, W) until the next call."""
         self.known = images, masks
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Union (B, H, W) of the targets' masks."""
+        """Unions (B, H, W) of the masks of the targets."""
         return masking.merge(self._masks(images), targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Masks (B, k, H, W) of several classes an image."""
+        """Masks (B, k, H, W) of several classes for each image, `classes` (B, k) int64."""
         masks = self._masks(images)
         return masks.gather(1, classes[:, :, None, None].expand(-1, -1, *masks.shape[-2:]))
 

@@ -1,4 +1,4 @@
-"""The NN-Explainer: a segmentation network that masks what a classifier relies on."""
+"""NN-Explainer: a segmentation network that predicts masks of what a classifier relies on."""
 
 from typing import Any, ClassVar, Literal
 
@@ -13,39 +13,43 @@ from explainers.optimizers import ADAM, OptimizerOptions
 
 
 class DeepLabExplainer(LearnedExplainer):
-    """One mask per class from one forward pass of a DeepLabV3 trained against the explanandum.
+    """One mask for each class from one forward pass of a DeepLabV3 trained for the explanandum.
+
+    The target mask is the pixelwise maximum of the masks of the image's labels, the non-target mask
+    that of all other classes. The loss is a weighted sum of these terms:
+        - `classification`: the kept part of the image should be classified as the labels say.
+        - `entropy`: the classifier should be uncertain about the removed part.
+        - `mask_area`, `other_area` and `area_bounds`: masks should be small, but within bounds.
+        - `tv`: masks should be smooth.
+
+    If an image has no label, where the loss of the paper fails, its target mask is empty: nothing
+    is kept, the area bounds and the terms of the target mask are 0, and all classes form its
+    non-target mask. Likewise, the non-target mask is empty if all labels are present.
 
     Source: Stalder et al., "What You See is What You Classify: Black Box Attributions", NeurIPS
-        2022, eq. 1-8.
-    The kept image should be classified as before (`classification`), the removed part should say
-    nothing (`entropy`), masks should be small but within area bounds (`mask_area`, `other_area`,
-    `area_bounds`) and smooth (`tv`). The paper's single area weight does not exist in the released
-    code; its three weights are used. The defaults are the released ones for VOC-2007 with VGG-16;
+    2022, eq. 1-8. The area weights are those of the released code, which has three instead of the
+    single one of the paper. The defaults are the released ones for VOC-2007 with VGG-16;
     configs/papers/nn_explainer holds all four settings.
-
-    An image without any label (the paper's loss fails there) has the empty target mask: nothing is
-    kept, the area bounds and the target mask's terms are 0, and all classes form its non-target
-    mask. With every label present, the non-target mask is empty likewise.
 
     Args:
         explanandum: The frozen classifier to explain.
         network: Options of the mask network, see `networks.deeplab.DeepLabV3`. The released code
-            starts from ImageNet weights (`pretrained`), though the paper says "from scratch".
-            `backbone_weights` of the explanandum itself make class-specific masks take far fewer
-            steps; `freeze_backbone` is for few images or little time.
+            starts from ImageNet weights (`pretrained`), although the paper says "from scratch".
+            With `backbone_weights` of the explanandum itself, class-specific masks take far fewer
+            steps. `freeze_backbone` is for few images or little time.
         optimizer: Options of the training, see `optimizers.OptimizerOptions`; the learning rate is
             1e-5, as released.
-        entropy: Weight of the negative entropy on the removed part.
-        tv: Weight of the total variation of target and non-target mask.
-        area_bounds: Weight of the area bounds of each present class.
-        mask_area: Weight of the mean target mask.
-        other_area: Weight of the mean non-target mask.
-        lower: Least area of a present class's mask, as a fraction of the image.
-        upper: Largest area of a present class's mask, as a fraction of the image.
-        bounds_reduction: Over an image's classes: "mean" as in eq. 6, "sum" as in the released
-            code.
-        tv_border: "replicate" as in eq. 7, "reflect" as in the released code, see
-            `losses.total_variation`.
+        entropy: Weight of the negative entropy of the prediction for the removed part.
+        tv: Weight of the total variation of the target mask and the non-target mask.
+        area_bounds: Weight of the penalty on mask areas out of bounds, for the labels of an image.
+        mask_area: Weight of the mean of the target mask.
+        other_area: Weight of the mean of the non-target mask.
+        lower: Lower bound of the area of a label's mask, as a fraction of the image.
+        upper: Upper bound of the area of a label's mask, as a fraction of the image.
+        bounds_reduction: Reduction of the area penalty over the labels of an image: "mean" as in
+            eq. 6, or "sum" as in the released code.
+        tv_border: Border of the total variation: "replicate" as in eq. 7, or "reflect" as in the
+            released code, see `losses.total_variation`.
         seed: Seed of the method's randomness.
     """
 
@@ -84,7 +88,7 @@ class DeepLabExplainer(LearnedExplainer):
         self.tv_border: Literal["replicate", "reflect"] = tv_border
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Masks (B, H, W) in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
+        """Masks (B, H, W) in [0, 1], the pixelwise maximum over the targets, or 0 without any."""
         self.check_inputs(images, targets)
         return self.network.target_masks(self.explanandum.normalize(images), targets)
 
@@ -93,7 +97,7 @@ class DeepLabExplainer(LearnedExplainer):
         return self.network.class_masks(self.explanandum.normalize(images), classes)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """The weighted terms of eq. 1, each the mean over images."""
+        """Weighted terms of eq. 1, each averaged over the images."""
         images, targets = batch["image"], batch["target"]
         size = images.shape[-2:]
         logits = self.network(self.explanandum.normalize(images))

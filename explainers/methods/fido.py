@@ -1,4 +1,4 @@
-"""FIDO: which pixels to keep, or to drop, learned as probabilities over random masks."""
+"""FIDO: learns for each pixel the probability that it must be kept, or removed."""
 
 from typing import ClassVar, Literal
 
@@ -15,40 +15,45 @@ from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class FIDO(Explainer):
-    """Probability that a pixel must be kept for the class to stay, or dropped for it to go.
+    """Learns which pixels must be kept to preserve the class, or removed to destroy it.
 
-    One probability a cell of a coarse grid starts at 1/2, is upsampled bilinearly and then drawn
-    from: each pixel by itself, as a relaxed coin (`concrete`). Descended is the mean over these
-    masks of -ln(p / (1 - p)) of the class (preservation: what is drawn is kept) or of
-    ln(p / (1 - p)) (deletion: what is drawn is replaced), plus `weight` times the sum of the
-    probabilities over the pixels of the image.
+    The map is the probability of each pixel to be one of them. A coarse grid holds one probability
+    for each cell. The probabilities start at 1/2 and are upsampled bilinearly to the image. In each
+    step masks are drawn from them: every pixel is an independent relaxed Bernoulli variable
+    (`concrete`). Let p be the probability of the class for a masked image. Adam minimizes the mean
+    over the masks of
+
+        -ln(p / (1 - p)) for "preservation", where the drawn pixels are kept, or
+         ln(p / (1 - p)) for "deletion", where the drawn pixels are replaced,
+
+    plus `weight` times the sum of the probabilities over the pixels of the image.
 
     Source: Chang et al., "Explaining Image Classifiers by Counterfactual Generation", ICLR 2019,
-    section 3: its smallest supporting and smallest destroying region; relaxation, upsampling and
-    regulariser as in the released code. The paper prefers an inpainter's fill (FIDO-CA), for which
-    these fills, which do not look at the mask, stand in.
+    section 3, the smallest supporting region and the smallest destroying region. Relaxation,
+    upsampling and regularizer are those of the released code. The paper prefers to fill with an
+    inpainting network (FIDO-CA). The fills available here do not depend on the mask.
 
-    Cost: `steps` * `samples` forward and as many backward passes for each image and class.
+    Cost: `steps` * `samples` forward passes and as many backward passes for each image and class.
 
     Args:
         explanandum: The classifier to explain.
-        objective: "preservation" or "deletion".
-        weight: Price of a pixel in log-odds. It is not divided by their number: 1e-3 was used for
-            images of 224 * 224.
-        samples: Masks drawn at each step, the same for every image.
-        temperature: Of the relaxed coins; towards 0 they become black and white.
-        steps: Steps of Adam.
-        lr: Its learning rate, in units of the probabilities' log-odds.
-        size: Cells a side of the grid.
-        fill: What replaces a pixel, as in `fills.fill`. "images" would make a map depend on its
-            batch and is refused.
-        sigma: Width of the fill "blur" in pixels.
-        pairs: Image-class pairs optimised side by side, `samples` masked images each; changes only
-            speed and memory.
+        objective: Objective of the optimization, "preservation" or "deletion".
+        weight: Weight of the sum of the probabilities, in log-odds per pixel. The sum is not
+            divided by the number of pixels. 1e-3 was used for images of 224 x 224 pixels.
+        samples: Number of masks drawn in each step, from random numbers that all images share.
+        temperature: Temperature of the relaxed Bernoulli variables. Towards 0 they become binary.
+        steps: Number of steps of Adam.
+        lr: Learning rate of Adam, whose parameters are the log-odds of the probabilities.
+        size: Number of cells along each side of the grid.
+        fill: Content that replaces pixels, see `fills.fill`. "images" is not allowed, because a
+            map would then depend on the rest of its batch.
+        sigma: Width in pixels of the fill "blur".
+        pairs: Number of image-class pairs that are optimized side by side, with `samples` masked
+            images each. It changes only speed and memory.
         seed: Seed of the masks and of the fill "noise".
 
     Raises:
-        ValueError: If a number is out of range, or the objective or fill unknown.
+        ValueError: If a number is out of range, or if the objective or the fill is unknown.
     """
 
     is_mask = True
@@ -83,17 +88,17 @@ class FIDO(Explainer):
         self.fill, self.sigma, self.pairs = fill, sigma, pairs
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) in [0, 1]: probability that the pixel matters."""
+        """Maps (B, H, W) in [0, 1], the probability that a pixel must be kept, or removed."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, each optimised for itself."""
+        """Maps (B, k, H, W) of several classes for each image, optimized separately."""
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "FIDO")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         generator, size = self.generator(), (images.shape[-2], images.shape[-1])
         fills = self.explanandum.fill(self.fill, generator, self.sigma)(images)
-        # One row a mask from here on.
+        # From here on, each row is one mask.
         wanted = classes.repeat_interleave(self.samples)
         shown = images.repeat_interleave(self.samples, dim=0)
         hidden = fills.expand_as(images).repeat_interleave(self.samples, dim=0)
@@ -120,17 +125,19 @@ class FIDO(Explainer):
 
 
 def concrete(yes: Tensor, no: Tensor, uniform: Tensor, temperature: float) -> Tensor:
-    """Relaxed coins in [0, 1]: near 1 with probability `yes`, near 0 with `no` = 1 - `yes`.
+    """Relaxed Bernoulli samples in [0, 1], near 1 with probability `yes` and near 0 otherwise.
 
-    sigmoid((ln(yes / no) + ln(u / (1 - u))) / temperature), which exceeds 1/2 just if u > no.
+    A sample is sigmoid((ln(yes / no) + ln(u / (1 - u))) / temperature). It exceeds 1/2 if and only
+    if u > no.
 
     Source: Maddison et al., "The Concrete Distribution", ICLR 2017, appendix B.
 
     Args:
-        yes: Probabilities of 1, any shape.
-        no: Probabilities of 0, given as well since 1 - `yes` would lose the small ones.
-        uniform: Numbers u in [0, 1) that broadcast to them.
-        temperature: Positive; towards 0 the coins become black and white.
+        yes: Probabilities of 1, of any shape.
+        no: Probabilities of 0, 1 - `yes`. They are passed separately because computing 1 - `yes`
+            would round small probabilities to 0.
+        uniform: Uniform random numbers u in [0, 1) that broadcast to the probabilities.
+        temperature: Positive temperature. Towards 0 the samples become binary.
 
     Example:
         >>> concrete(torch.tensor(0.5), torch.tensor(0.5), torch.tensor([0.2, 0.5, 0.8]), 1.0)

@@ -1,4 +1,4 @@
-"""Information bottleneck for attribution: noise in a layer, as much as the class can bear."""
+"""Information bottleneck for attribution: how much information of a layer the class needs."""
 
 import math
 from typing import Any
@@ -19,50 +19,59 @@ from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class IBA(Explainer):
-    """Bits that each place of a layer passes on so that the class is still told.
+    """Information, in bits, that each position of a layer must transmit to preserve the class.
 
-    Each feature R of one layer is mixed with noise that looks like the layer's features,
-    Z = lambda R + (1 - lambda) N(mean, std^2), lambda = sigmoid(alpha). For each image and class,
-    alpha descends the cross-entropy of the class plus `beta` times the mean over the features of
-    KL(p(Z | R) || N(mean, std^2)), the information Z has of R. The map is that information in bits,
-    summed over channels, as bits a pixel: resized bilinearly and scaled to keep its sum.
+    Each feature R of one layer is mixed with noise that has the mean and variance of the feature:
+
+        Z = lambda R + (1 - lambda) N(mean, std^2),  lambda = sigmoid(alpha)
+
+    For each image and class, Adam minimizes over alpha the cross-entropy of the class plus `beta`
+    times the mean over the features of KL(p(Z | R) || N(mean, std^2)), the information that Z
+    carries about R. The map is this information summed over the channels and resized bilinearly to
+    the image. It is scaled to preserve its sum, so that its unit is bits per pixel.
+
+    The mean and standard deviation of every feature are estimated from images. `train.py fit` reads
+    the training images once, learns nothing else and stops. The checkpoint holds the statistics. In
+    Python, call `estimate` for each batch of images.
 
     Source: Schulz et al., "Restricting the Flow: Information Bottlenecks for Attribution", ICLR
-    2020, section 3 (the per-sample bottleneck) and the released code. Differs: the map is of alpha
-    after the last step (released: before it), resizing keeps the sum exactly (released: scales by
-    the areas, the same where the image is a multiple of the layer), images of any size are taken
-    (the statistics are then resized bilinearly), and with sigmoid heads the cross-entropy is that
-    of the class alone. Tokens that are no place in the image (class, register) pass the bottleneck
-    without smoothing, and their bits are not in the map.
+    2020, section 3 (the per-sample bottleneck), and the released code.
 
-    The mean and standard deviation of every feature come from images: `train.py fit` reads the
-    training images once, learns nothing else and stops; the checkpoint holds the statistics. In
-    Python, call `estimate` with batch after batch.
+    Differences from the released code:
+        - The map is computed from alpha after the last step, not before it.
+        - Resizing preserves the sum of the map exactly. The released code scales by the ratio of
+          the areas, which is the same if the size of the image is a multiple of the layer's.
+        - Images of any size are accepted. The statistics are then resized bilinearly.
+        - With sigmoid heads the cross-entropy is that of the explained class alone.
+        - Tokens that are not positions of the image (class and register tokens) pass the bottleneck
+          without smoothing, and their information is not part of the map.
 
     Cost: 1 + `steps` * `samples` forward passes for each image and class, and `steps` * `samples`
-    backward passes, from the logits to the layer.
+    backward passes from the logits to the layer.
 
     Args:
         explanandum: The classifier to explain.
-        layer: Module name of the layer in `explanandum.model`; None takes `default_layer`.
-        relu: The layer's features are never negative: mixtures are cut off at 0. None: if no image
-            of the statistics had a negative one.
-        beta: Price of information in units of the cross-entropy, per mean nat of a feature.
-        steps: Steps of Adam.
-        lr: Its learning rate.
-        samples: Noise samples of each step, the same for every image.
-        start: Initial alpha; 5 passes nearly everything on.
-        sigma: Width in features of the Gaussian (cut at 2 sigma, borders mirrored) that smooths
-            lambda; 0 does not smooth.
-        least_std: Smaller standard deviations count as this.
-        images: How many images a fit looks at; published are 10000.
-        pairs: Image-class pairs optimised side by side, `samples` images each; changes only speed
-            and memory.
+        layer: Name of the layer's module in `explanandum.model`. None selects the layer that
+            `default_layer` finds in the middle of the network.
+        relu: Whether the layer's features are never negative, so that mixtures are clamped at 0.
+            None means True if no image of the statistics had a negative feature.
+        beta: Weight of the information, in nats averaged over the features, relative to the
+            cross-entropy.
+        steps: Number of steps of Adam.
+        lr: Learning rate of Adam.
+        samples: Number of noise samples in each step, the same for every image.
+        start: Initial value of alpha. At 5 the features pass almost unchanged.
+        sigma: Standard deviation of the Gaussian that smooths lambda, in positions of the layer. It
+            is cut at 2 sigma and the borders are mirrored. 0 turns smoothing off.
+        least_std: Lower bound of the standard deviations of the features.
+        images: Number of images from which a fit estimates the statistics; 10000 as published.
+        pairs: Number of image-class pairs that are optimized side by side, with `samples` images
+            each. It changes only speed and memory.
         seed: Seed of the noise.
 
     Raises:
-        ValueError: If a number is out of range, or there is no such layer.
-        NotDefinedError: If no layer is given and no default found.
+        ValueError: If a number is out of range, or if there is no such layer.
+        NotDefinedError: If no layer is given and no default is found.
     """
 
     needs_gradients = True
@@ -100,15 +109,15 @@ class IBA(Explainer):
         self.statistics = FeatureStatistics()
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) >= 0 in bits a pixel.
+        """Maps (B, H, W) >= 0 in bits per pixel.
 
         Raises:
-            ValueError: If the statistics are not estimated yet.
+            ValueError: If the statistics have not been estimated.
         """
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, each optimised for itself."""
+        """Maps (B, k, H, W) of several classes for each image, optimized separately."""
         if self.statistics.images < 2:
             raise ValueError(
                 "IBA does not know the layer's features yet: load a checkpoint of "
@@ -124,7 +133,7 @@ class IBA(Explainer):
         wanted = classes.repeat_interleave(self.samples)
         shown = images.repeat_interleave(self.samples, dim=0)
 
-        def noise_share(alpha: Tensor) -> Tensor:  # 1 - lambda, exact where lambda is near 1
+        def noise_share(alpha: Tensor) -> Tensor:  # 1 - lambda, precise where lambda is near 1
             return on_map((-alpha).sigmoid(), grid, lambda maps: smooth_mirrored(maps, self.sigma))
 
         def objective(alpha: Tensor, step: int) -> Tensor:
@@ -153,7 +162,12 @@ class IBA(Explainer):
         return bool(self.statistics.lowest >= 0) if self.relu is None else self.relu
 
     def _logits(self, images: Tensor, neurons: Tensor) -> Tensor:
-        """What the explanandum says of images (B, 3, H, W) whose layer gives neurons (B, C, P)."""
+        """Logits (B, K) of images (B, 3, H, W), with the layer's output replaced by `neurons`.
+
+        Args:
+            images: Images (B, 3, H, W) in [0, 1].
+            neurons: Features (B, C, P) of the layer, in the form of `to_neurons`.
+        """
 
         def lay(output: Tensor) -> Tensor:
             return from_neurons(neurons, output, self.channels_last)
@@ -167,27 +181,30 @@ class IBA(Explainer):
         """Add images (B, 3, H, W) in [0, 1] to the statistics of the layer's features.
 
         Raises:
-            ValueError: If earlier images had another size.
+            ValueError: If earlier images had a different size.
         """
         self.statistics.update(*self._neurons(images))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Add a batch to the statistics, and end the fit once there are enough images."""
+        """Add a batch to the statistics and end the fit once there are enough images."""
         self.estimate(batch["image"])
         self.trainer.should_stop = bool(self.statistics.images >= self.images)
         return self._loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Do nothing: statistics have no loss."""
+        """Do nothing, because the statistics have no loss."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD of a loss that stays 0: nothing descends, but Lightning counts its steps to save."""
+        """SGD on a loss that is always 0.
+
+        It changes nothing, but Lightning counts optimizer steps to decide when to save.
+        """
         self._loss = torch.zeros((), device=self.device, requires_grad=True)
         return torch.optim.SGD([self._loss], lr=0.0)
 
     @torch.no_grad()
     def _neurons(self, images: Tensor) -> tuple[Tensor, Grid]:
-        """The layer's features of images, as `to_neurons` gives them."""
+        """Features of the layer for images (B, 3, H, W), in the form of `to_neurons`."""
         found: list[tuple[Tensor, Grid]] = []
 
         def look(output: Tensor) -> Tensor:
@@ -201,7 +218,11 @@ class IBA(Explainer):
 
 
 def information(normal: Tensor, share: Tensor) -> Tensor:
-    """KL(N((1 - s) x, s^2) || N(0, 1)) in nats, of normalised features x and noise shares s.
+    """KL divergence KL(N((1 - s) x, s^2) || N(0, 1)) in nats, for each feature.
+
+    Args:
+        normal: Features x, normalized to mean 0 and variance 1.
+        share: Shares s of the noise in [0, 1], of the same shape.
 
     Example:
         >>> information(torch.tensor([0.0, 2.0, 2.0]), torch.tensor([1.0, 1.0, 0.5]))

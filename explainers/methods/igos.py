@@ -12,49 +12,67 @@ from explainers.functional.fills import OwnFill
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, solve_pairs, until_done
 
-DECREASE = 1e-4  # of the objective, for a step to be accepted: this part of what its slope promises
+# Fraction of the decrease predicted by the gradient that a step must achieve to be accepted.
+DECREASE = 1e-4
 
 
 class IGOSPlusPlus(Explainer):
-    """What either of two masks removes: 1 - M_x M_y.
+    """Optimizes a mask M_x that deletes the class and a mask M_y that inserts it.
+
+    The map is 1 - M_x M_y, what either mask removes. Let p(M) be the probability of the class for a
+    blend of the image, where M is 1, and the fill, where M is 0, plus noise. The masks minimize
+
+        (p(M_x) - p(1 - M_y) + p(M_x M_y) - p(1 - M_x M_y)) / 2
+        + area mean(1 - M_x M_y) + variation bilateral_variation(M_x M_y)
+
+    where in each p the mask (M_x, M_y or M_x M_y) is multiplied by s = 1/n, 2/n, ..., 1, and the
+    results are averaged. The gradient of p is therefore the integrated gradient of I-GOS. Each step
+    follows the negative gradient, is clamped to [0, 1], and is shortened until the objective
+    decreases enough (Armijo line search).
 
     Source: Khorram, Lawson and Fuxin, "iGOS++: Integrated Gradient Optimized Saliency by Bilateral
-    Perturbations", CHIL 2021; settings of its released code. With image and fill blended where a
-    mask is between 1 and 0, and p the probability of the class, the masks minimise
+    Perturbations", CHIL 2021. The settings are those of the released code.
 
-        (p(M_x) - p(1 - M_y) + p(M_x M_y) - p(1 - M_x M_y)) / 2 + area mean(1 - M_x M_y) + variation
+    Differences from the released code:
+        - The line search evaluates the objective above with the noise of the step, predicts the
+          decrease of the clamped step, and leaves the masks unchanged if no length is accepted. The
+          released one doubles the weight of the scores, draws new noise, predicts the decrease of
+          the step before clamping, and takes the last length even if it does not help.
+        - The color difference at an edge is the root mean square over the channels. The released
+          code squares the mean of the channels for vertical neighbors, and averages the weights of
+          the channels for horizontal ones.
+        - Masks are resized with aligned pixel centers.
+        - The blur is Gaussian. The released one is 51 pixels wide and nearly a box.
+        - The main script of the released code swaps two arguments, and so takes 20 `steps` with
+          15 `ig_steps`.
 
-    where each p is the mean over s M in place of M, s = 1/n, 2/n ... 1: its gradient is the
-    integrated gradient of I-GOS. A step goes down that gradient, clamped to [0, 1], and is
-    shortened until the objective falls enough (Armijo). All blended images are noisy.
-
-    Passes a pair (image and class): forward 4 `steps` `ig_steps` (1 + t), where t from 1 to
-    1 + `backtracks` is the mean number of steps tried; backward 4 `steps` `ig_steps`.
-
-    We differ from the released code: its line search doubles the weight of the scores, draws new
-    noise, expects the decrease of a step that is not clamped, and takes the last step even if that
-    does not help; ours measures the objective above under the same noise, and then stays. A colour
-    edge is the root mean square over channels, where it squares the mean down and averages weights
-    across; masks are resized with pixel centres aligned. Its blur is 51 pixels wide, nearly a box.
-    Its main script swaps two arguments and so takes 20 `steps` of 15 `ig_steps`.
+    Cost for each pair of an image and a class: 4 `steps` `ig_steps` (1 + t) forward passes, where t
+    is the mean number of step lengths tried, from 1 to 1 + `backtracks`, and 4 `steps` `ig_steps`
+    backward passes.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
-        size: Side of the masks' parameters, which begin with 1 and are upsampled bilinearly.
-        steps: Steps of both masks.
-        ig_steps: n, blends on the path from s = 0, which is left out, to the mask.
-        lr: First length of a step.
-        decay: Factor of that length until the objective falls enough.
-        backtracks: How often it is tried at most; then the masks stay.
+        size: Number of parameters along each side of a mask. They start at 1 and are upsampled
+            bilinearly.
+        steps: Number of steps, each of both masks.
+        ig_steps: Number n of points on the path to the mask. The path starts at s = 0, which is
+            not evaluated.
+        lr: Initial length of each step.
+        decay: Factor by which the length shrinks until the objective decreases enough.
+        backtracks: Maximum number of times that a step is shortened. If it is still not accepted,
+            the masks remain unchanged.
         area: Weight of the mean of 1 - M_x M_y.
         variation: Weight of `bilateral_variation`.
-        edge: Squared colour difference, in units of `std`, at which smoothness counts 1 / e.
+        edge: Squared color difference, in units of `std`, at which the weight of the smoothness
+            drops to 1 / e.
         noise: Standard deviation of the noise, in units of the classifier's `std`.
-        fill: What replaces a pixel, as in `fills.fill`, but "images".
-        sigma: Width of the fill "blur" in pixels; 15 is about as wide as the released code's.
-        pairs: Image-class pairs optimised side by side; it changes only speed and memory.
-        batch_size: Blended images in a pass, at least 4 a pair; only speed and memory.
-        seed: Of the noise, the same for every pair.
+        fill: Content that replaces pixels, see `fills.fill`. "images" is not allowed.
+        sigma: Width in pixels of the fill "blur". 15 is about as wide as the released code's.
+        pairs: Number of image-class pairs that are optimized side by side. It changes only speed
+            and memory.
+        batch_size: Number of blended images in a pass, at least 4 for each pair. It changes only
+            speed and memory.
+        seed: Seed of the noise, which is the same for every pair.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -100,11 +118,11 @@ class IGOSPlusPlus(Explainer):
         self.fill, self.sigma, self.pairs, self.batch_size = fill, sigma, pairs, batch_size
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) in [0, 1]: 1 where either mask removes a pixel."""
+        """Maps (B, H, W) in [0, 1], which are 1 where either mask removes a pixel."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image."""
+        """Maps (B, k, H, W) of several classes for each image, `classes` (B, k) int64."""
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "iGOS++")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
@@ -135,7 +153,7 @@ class IGOSPlusPlus(Explainer):
     def objective(
         self, task: "Task", masks: Tensor, with_slopes: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """What masks (n, 2, h, w) minimise (n,), and its gradient, or zeros if not wanted."""
+        """Objective (n,) of masks (n, 2, h, w) and its gradient, or zeros unless `with_slopes`."""
         masks = masks.detach().requires_grad_(with_slopes)
         with torch.set_grad_enabled(with_slopes):
             removing, inserting = resize(masks, task.size).unbind(1)
@@ -152,10 +170,15 @@ class IGOSPlusPlus(Explainer):
         return (scores + prior).detach(), torch.autograd.grad(whole, masks)[0]
 
     def _scores(self, task: "Task", kept: Tensor, with_slopes: bool) -> tuple[Tensor, Tensor]:
-        """Half the signed probabilities (n,) under masks (n, 4, H, W), and their gradient.
+        """Half the sum (n,) of the four signed probabilities, and its gradient (n, 4, H, W).
 
-        The first two delete, the other two insert what is not kept. Never more than `batch_size`
-        images are held, or four a pair.
+        At most `batch_size` blended images are in memory, but at least four for each pair.
+
+        Args:
+            task: Images, fills, classes and noise.
+            kept: Masks (n, 4, H, W). The first two show what they keep, and their probabilities
+                are added. The other two show what they do not keep, and theirs are subtracted.
+            with_slopes: Whether to compute the gradient. Otherwise it is zero.
         """
         signs = kept.new_tensor([1.0, 1.0, -1.0, -1.0])[:, None]
         flip = (signs < 0)[:, :, None, None]
@@ -181,7 +204,7 @@ class IGOSPlusPlus(Explainer):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a step needs: images, their fills (n, 3, H, W), classes (n,), noise (s, 3, H, W)."""
+    """Inputs of a step: images and fills (n, 3, H, W), classes (n,) and noise (s, 3, H, W)."""
 
     images: Tensor
     fills: Tensor
@@ -190,22 +213,28 @@ class Task:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the images."""
+        """Height and width of the images."""
         return self.images.shape[-2], self.images.shape[-1]
 
     def only(self, rows: Tensor) -> "Task":
-        """The task of some of the images."""
+        """The inputs of the images with the given row indices."""
         return Task(self.images[rows], self.fills[rows], self.classes[rows], self.noise)
 
 
 def bilateral_variation(masks: Tensor, images: Tensor, edge: float) -> Tensor:
-    """Squared differences of masks (n, h, w), as they are and less so at edges of images: (n,).
+    """Smoothness penalties (n,) of masks, which are smaller at the edges of the images.
 
-    Half the mean squared difference of neighbours in the mask, down plus across, and half that of
-    the mask upsampled to the images (n, 3, H, W), where each difference counts exp(-d^2 / edge) of
-    the squared colour difference d^2, mean over channels.
+    The penalty is the mean of two terms. The first is the mean squared difference of vertical
+    neighbors in the mask plus that of horizontal neighbors. The second is the same for the mask
+    upsampled to the image, where each squared difference is weighted by exp(-d^2 / edge). d^2 is
+    the squared color difference of the two pixels, averaged over the channels.
 
-    Source: Khorram et al. 2021, in the released form, with power 2.
+    Source: Khorram et al. 2021, in the form of the released code, with power 2.
+
+    Args:
+        masks: Masks (n, h, w).
+        images: Normalized images (n, 3, H, W).
+        edge: Squared color difference at which the weight is 1 / e.
     """
     size = (images.shape[-2], images.shape[-1])
     fine, total = resize(masks, size), masks.new_zeros(len(masks))

@@ -1,4 +1,4 @@
-"""LIME: a linear model of the class's probability in the superpixels that are kept."""
+"""LIME: a linear model that predicts the probability of the class from the superpixels kept."""
 
 import math
 from typing import ClassVar, Literal
@@ -16,48 +16,56 @@ ALPHA = {"released": 1.0, "paper": 0.001, "kernelshap": 0.0}
 
 
 class LIME(Explainer):
-    """In every pixel the coefficient of its superpixel: what keeping it adds to the probability.
+    """Gives each pixel the coefficient of its superpixel in a linear model of the probability.
+
+    The coefficient is what keeping the superpixel adds to the probability of the class. SLIC
+    computes the superpixels, which depend on the image alone. A sample is an image in which some
+    superpixels are kept and the others replaced. The first sample keeps all superpixels; all other
+    samples keep each superpixel with probability 1/2. The argument `form` selects the linear model
+    and the samples:
+        - "released": ridge regression weighted by exp(-d^2 / 0.25^2)^(1/2), where d is the cosine
+          distance of the sample from the first one.
+        - "paper": LASSO with the same kernel, where d is the L2 distance of the images. The paper
+          specifies neither the width of the kernel nor the penalty. This implementation divides the
+          distance by that of the image with nothing kept. It minimizes half the weighted mean
+          squared error plus `alpha` sum |coefficient|, and takes the paper's 1000 steps as steps of
+          proximal gradient descent.
+        - "kernelshap": Shapley values. They minimize the squared error weighted by the Shapley
+          kernel, under the constraint that they sum to p(image) - p(nothing kept). If `samples` is
+          large enough, every subset of superpixels is shown once and the values are exact.
+          Otherwise the size of a subset is drawn in proportion to the total kernel weight of all
+          subsets of that size, and subsets come in complementary pairs.
 
     Source: Ribeiro, Singh & Guestrin, "Why Should I Trust You?", KDD 2016, as used in Agarwal &
     Nguyen, "Explaining image classifiers by removing input features using generative models", ACCV
-    2020, section 3.4, and their released code; "kernelshap": Lundberg & Lee, "A Unified Approach to
+    2020, section 3.4, and their released code. "kernelshap": Lundberg & Lee, "A Unified Approach to
     Interpreting Model Predictions", NeurIPS 2017, theorem 2.
 
-    SLIC finds the superpixels, which depend on the image alone. The first sample keeps all of them,
-    each other sample keeps each with probability 1/2, and `form` fits probabilities to samples:
+    Differences from the released code:
+        - SLIC is that of the current scikit-image.
+        - The fill is exact. The released code rounds the mean color to 8 bits.
 
-    - "released": ridge regression, weighted by exp(-d^2 / .25^2)^(1/2), where d is the cosine
-      distance of the sample from the first one.
-    - "paper": LASSO, the same kernel of the L2 distance of the images. The paper gives neither the
-      kernel's width nor the penalty. Ours: the distance is divided by that of the image with
-      nothing kept, the squared error is a weighted mean, its half is penalised by
-      `alpha` sum |coefficient|, and the paper's 1000 steps are of proximal gradient descent.
-    - "kernelshap": Shapley values. Squared error weighted by the Shapley kernel, under the
-      constraint that the coefficients sum to p(image) - p(nothing kept). If `samples` allow, every
-      subset is shown once and the values are exact; else sizes are drawn by the kernel's mass and
-      subsets in complementary pairs.
+    The feature selection of the released code keeps all superpixels, as this implementation does.
 
-    Forward passes an image, whatever the number of classes: `samples`; with "kernelshap" and S
-    superpixels min(samples, 2^S), the whole image and the empty one among them.
-
-    Differs from the released code: SLIC as scikit-image has it today, and an exact fill where that
-    rounds the mean colour to 8 bits. Its feature selection keeps all superpixels, as we do.
+    Cost for each image, whatever the number of classes: `samples` forward passes. "kernelshap" with
+    S superpixels takes min(`samples`, 2^S), including those of the whole and the empty image.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
-        samples: Number of samples; the released code's default is 500, the paper's 1000.
-        segments: Superpixels that SLIC aims at.
-        compactness: Of SLIC: larger makes squarer superpixels.
-        sigma: Of SLIC: width in pixels of the blur beforehand.
-        form: See above.
-        alpha: Weight of the penalty; None takes 1 for ridge as published and 0.001 for LASSO.
-            "kernelshap" has none.
-        fill: What replaces a superpixel, as in `fills.fill`, but "images"; published is "mean".
-        batch_size: Samples in a forward pass; it does not change the maps.
-        seed: Seed of the samples, and of the fill "noise".
+        samples: Number of samples; 500 in the released code, 1000 in the paper.
+        segments: Approximate number of superpixels of SLIC.
+        compactness: Compactness of SLIC. Larger values give squarer superpixels.
+        sigma: Width in pixels of the blur that SLIC applies first.
+        form: Linear model and its samples, see above.
+        alpha: Weight of the penalty. None selects 1 for ridge regression, as published, and 0.001
+            for LASSO. "kernelshap" has no penalty and requires None.
+        fill: Content that replaces superpixels, see `fills.fill`; "mean" as published. "images" is
+            not allowed.
+        batch_size: Number of samples in a forward pass; it does not change the maps.
+        seed: Seed of the samples and of the fill "noise".
 
     Raises:
-        ValueError: If a number is out of range or an option unknown.
+        ValueError: If a number is out of range or an option is unknown.
     """
 
     speed_only = ("batch_size",)
@@ -92,12 +100,12 @@ class LIME(Explainer):
         self.fill, self.batch_size = fill, batch_size
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W), signed and constant in each superpixel."""
+        """Signed maps (B, H, W), constant within each superpixel."""
         return self.merged_map(images, targets)
 
     @torch.no_grad()
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
+        """Maps (B, k, H, W) of several classes for each image, from one set of forward passes."""
         total = self.samples * len(images)
         viewer = Viewer(self.explanandum, images, self.batch_size, title="LIME", total=total)
         with viewer.bar:
@@ -105,7 +113,7 @@ class LIME(Explainer):
         return torch.stack(maps)
 
     def superpixels(self, image: Tensor) -> Tensor:
-        """Superpixel of each pixel of an image (3, H, W): (H, W) int64, counted from 0."""
+        """Superpixel indices (H, W) int64, counted from 0, of an image (3, H, W) in [0, 1]."""
         from skimage.segmentation import slic
 
         labels = slic(
@@ -150,20 +158,20 @@ class LIME(Explainer):
 
 
 def kernel(distances: Tensor, width: float = 0.25) -> Tensor:
-    """Weights exp(-d^2 / width^2)^(1/2) of distances, as in the released code."""
+    """Weights exp(-d^2 / width^2)^(1/2) of distances d, as in the released code."""
     return (-0.5 * (distances / width).square()).exp()
 
 
 def ridge(samples: Tensor, scores: Tensor, weights: Tensor, alpha: float) -> Tensor:
-    """Coefficients (S, k) of a ridge regression with an intercept that is not penalised.
+    """Coefficients (S, k) of a ridge regression with an intercept that is not penalized.
 
-    They minimise sum w (score - intercept - samples @ coefficients)^2 + alpha sum coefficients^2.
+    They minimize sum w (score - intercept - samples @ coefficients)^2 + alpha sum coefficients^2.
 
     Args:
-        samples: (N, S).
-        scores: (N, k), each column a regression of its own.
-        weights: (N,), not all 0.
-        alpha: Positive.
+        samples: Samples (N, S).
+        scores: Scores (N, k). Each column is a separate regression.
+        weights: Weights w (N,) of the samples, not all 0.
+        alpha: Positive weight of the penalty.
     """
     samples, scores = _centred(samples, scores, weights)
     gram = samples.mT @ (weights[:, None] * samples)
@@ -177,8 +185,15 @@ def lasso(
 ) -> Tensor:
     """Coefficients (S, k) of a LASSO with an intercept, by proximal gradient descent from 0.
 
-    They minimise sum w (score - intercept - samples @ coefficients)^2 / (2 sum w)
-    + alpha sum |coefficients|. Arguments as for `ridge`.
+    They minimize sum w (score - intercept - samples @ coefficients)^2 / (2 sum w)
+    + alpha sum |coefficients|.
+
+    Args:
+        samples: Samples (N, S).
+        scores: Scores (N, k). Each column is a separate regression.
+        weights: Weights w (N,) of the samples, not all 0.
+        alpha: Positive weight of the penalty.
+        steps: Number of steps.
     """
     samples, scores = _centred(samples, scores, weights)
     weighted = samples.mT * (weights / weights.sum())
@@ -192,22 +207,23 @@ def lasso(
 
 
 def _centred(samples: Tensor, scores: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples and scores less their weighted means, which stands for an intercept."""
+    """Samples and scores minus their weighted means, which is equivalent to an intercept."""
     share = weights / weights.sum()
     return samples - share @ samples, scores - share @ scores
 
 
 def coalitions(count: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Subsets of S players for `shapley`, (N, S) bool, with weights (N,); N is min(samples, 2^S).
+    """Subsets (N, S) bool of S players for `shapley` and their weights (N,), N = min(samples, 2^S).
 
-    The first is everybody and the second nobody, with weight 0: `shapley` keeps to these exactly.
-    Others have the weight of the Shapley kernel if all fit in `samples`; otherwise they are drawn
-    by that weight, each followed by its complement.
+    The first subset is all players and the second the empty set. Both have weight 0, because
+    `shapley` treats them as constraints. If `samples` is large enough, all other subsets follow,
+    weighted by the Shapley kernel. Otherwise subsets are drawn in proportion to that kernel, each
+    followed by its complement, and have weight 1.
 
     Args:
-        count: Players S, at least 1.
-        samples: At least 2.
-        generator: On the CPU.
+        count: Number S of players, at least 1.
+        samples: Maximum number of subsets, at least 2.
+        generator: Source of the randomness, on the CPU.
     """
     ends = torch.tensor([[True], [False]]).expand(-1, count)
     if 2**count <= samples:
@@ -219,7 +235,7 @@ def coalitions(count: int, samples: int, generator: torch.Generator) -> tuple[Te
         ]
     else:
         sizes, pairs = torch.arange(1, count), samples // 2
-        mass = 1 / (sizes * (count - sizes))  # of all subsets of a size
+        mass = 1 / (sizes * (count - sizes))  # total kernel weight of the subsets of each size
         drawn = 1 + torch.multinomial(mass, pairs, replacement=True, generator=generator)
         places = torch.rand(pairs, count, generator=generator).argsort(dim=1)
         half = places < drawn[:, None]
@@ -229,19 +245,20 @@ def coalitions(count: int, samples: int, generator: torch.Generator) -> tuple[Te
 
 
 def shapley(kept: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
-    """Values (S, k) whose sums over kept players come closest to the scores, weighted by `weights`.
+    """Shapley values (S, k), by weighted least squares from the scores of subsets of S players.
 
-    Exactly met: 0 players have score `scores[1]`, all of them `scores[0]`. If the subsets do not
-    settle the values, they are the ones nearest to equal shares.
+    The sum of the values of a subset, plus the score of the empty set, approximates the score of
+    the subset. It is exact for the empty set, `scores[1]`, and for all players, `scores[0]`. If the
+    subsets do not determine the values, the solution closest to equal values is returned.
 
     Args:
-        kept: (N, S) of 0 and 1, from `coalitions`.
-        scores: (N, k).
-        weights: (N,).
+        kept: Subsets (N, S) of 0 and 1, from `coalitions`.
+        scores: Scores (N, k) of the subsets.
+        weights: Weights (N,) of the subsets.
     """
-    equal = (scores[0] - scores[1]) / kept.shape[1]  # (k,): equal shares
+    equal = (scores[0] - scores[1]) / kept.shape[1]  # (k,): all players have the same value
     rest = scores - scores[1] - kept.sum(dim=1, keepdim=True) * equal
-    # Departures from equal shares sum to 0: only the rows' departures from their means act on them.
+    # Deviations from equal values must sum to 0: the least-norm solution for rows of mean 0 does.
     rows = kept - kept.mean(dim=1, keepdim=True)
     root = weights.sqrt()[:, None]
     found: Tensor = torch.linalg.lstsq(root * rows, root * rest, driver="gelsd").solution

@@ -17,52 +17,65 @@ from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class MaskingExplanation(Explainer):
-    """Masks whose part of the image, laid over random other pictures, keeps the class: eq. 6.
+    """Finds small masks whose part of the image preserves the class on random other images.
 
-    K masks and a rest sum to 1 at every pixel. Mask k alone is seen together with a picture that
-    shines through where the rest is; where the other K - 1 masks are, the mean colour is seen. The
-    mean over k is minimised of: surprise at the class, l1 times the sum of mask k, tv times the sum
-    of its squared differences between neighbours. One mask is a sigmoid and its complement the
-    rest; more are a softmax with the rest. So K masks each explain the class, and are disjoint.
+    K masks and a rest sum to 1 at every pixel. An image blended by mask k shows the image itself
+    where mask k is 1, another picture (the fill) where the rest is 1, and the mean color where one
+    of the other K - 1 masks is 1. Adam minimizes the mean over k of the sum of three terms, plus an
+    optional penalty (see `entropy`):
+        - the negative log-probability of the class for the blended image (see `loss`),
+        - `l1` times the sum of mask k over the pixels,
+        - `tv` times the sum of its squared differences between neighboring pixels.
+
+    A single mask is a sigmoid, and the rest is its complement. Several masks and the rest are a
+    softmax. Each of the K masks thus explains the class, and they are disjoint.
 
     Source: Gupta et al., "New Definitions and Evaluations for Saliency Methods: Staying Intrinsic,
-    Complete and Sound", NeurIPS 2022, appendix A, eq. 5 (tv 0, scale 1) and 6; several masks:
-    appendix D.3. The paper does not say how these become one map, `combine` does; `ensembles` gives
-    all of them. The label subset to which the paper restricts the classifier is the explanandum's
-    `classes`, and the masks of all its labels are `class_maps` with all classes.
+    Complete and Sound", NeurIPS 2022, appendix A, eq. 5 (tv 0, scale 1) and eq. 6. Several masks
+    are from appendix D.3. The paper does not define one map of them; `combine` does, and
+    `ensembles` returns all masks. The subset of labels to which the paper restricts the classifier
+    corresponds to the `classes` of the explanandum, and its masks of all labels to `class_maps`
+    with all classes.
 
-    Published l1, a sum over pixels, is 2e-5 at 224 px and 1e-3 at 32 px: both times the number of
-    pixels are 1. tv is 0, 0.001, 0.01 or 0.1; the released command has scale 4 and tv 0.01.
+    Published values of l1 are 2e-5 for 224 x 224 pixels and 1e-3 for 32 x 32 pixels. l1 weights a
+    sum over pixels; the product of each value with the number of pixels is about 1. Published
+    values of tv are 0, 0.001, 0.01 and 0.1. The released command has scale 4 and tv 0.01.
 
-    Differs: all pairs see the same pictures, not each its own; a picture is cropped anew each time
-    it is drawn, not once; the differences of the last row and column count too.
+    Differences from the released code:
+        - All pairs of an image and a class see the same pictures, instead of each its own.
+        - A picture is cropped anew each time it is drawn, instead of once.
+        - The differences of the last row and column count too.
 
-    Cost a pair: steps * maps * draws forward and as many backward passes; draws is 1 with "mean".
+    Cost for each pair: `steps` * `maps` * `draws` forward passes and as many backward passes. With
+    the fill "mean", `draws` counts as 1.
 
     Args:
         explanandum: The classifier to explain, through its gradients.
-        steps: Steps of Adam.
-        lr: Their size.
-        scale: Pixels a side of a mask's cells, ceil(H / scale) by ceil(W / scale) in all, which are
-            interpolated bilinearly; published are 1 and 4.
-        maps: Disjoint masks K; published are 1, 2 and 4.
-        combine: The map of K masks: their pixelwise "max", or "mean", at most 1 / K.
+        steps: Number of steps of Adam.
+        lr: Learning rate of Adam.
+        scale: Side of a mask's cells in pixels; 1 and 4 as published. A mask has ceil(H / scale) x
+            ceil(W / scale) cells, which are interpolated bilinearly.
+        maps: Number K of disjoint masks; 1, 2 and 4 as published.
+        combine: Pixelwise reduction of the K masks to one map: "max", or "mean", which is at most
+            1 / K.
         l1: Weight of the sum of a mask.
-        tv: Weight of the sum of squared differences of a mask.
-        entropy: Weight of the pixels' mean entropy over the K masks and the rest, divided by K, as
-            in the released code; positive makes masks binary.
-        loss: "paper": -ln p, averaged over the pictures (eq. 5, 6). "released": p is averaged
-            first, and the cross-entropy taken as if these probabilities were logits; with a sigmoid
-            head as if the pair (p, 1 - p) were.
-        fill: "mean" (gray), or "images": pictures of `bank`.
-        bank: Flat folder of pictures for "images"; published are 1000 training images.
-        draws: Pictures a step, with replacement.
-        augment: Crop and flip the pictures, see `crops`; the released code does.
-        pairs: Image-class pairs optimised side by side; it changes only speed and memory.
+        tv: Weight of the sum of the squared differences of a mask.
+        entropy: Weight of the entropy over the K masks and the rest, averaged over the pixels and
+            divided by K, as in the released code. A positive weight makes the masks binary.
+        loss: Classification loss. "paper": -ln p, averaged over the pictures (eq. 5 and 6).
+            "released": p is averaged first, and the cross-entropy is computed as if these
+            probabilities were logits, or for a sigmoid head as if the pair (p, 1 - p) were.
+        fill: Content where the rest is 1: "mean" (gray), or "images" for the pictures of `bank`.
+        bank: Folder of pictures for the fill "images"; 1000 training images as published.
+        draws: Number of pictures drawn in each step, with replacement.
+        augment: Whether to crop and flip the pictures, as the released code does; see `crops`.
+        pairs: Number of image-class pairs that are optimized side by side. It changes only speed
+            and memory.
         seed: Seed of the pictures.
 
     Raises:
-        ValueError: If a number is out of range, an option unknown, or fill and bank do not fit.
+        ValueError: If a number is out of range, if an option is unknown, or if the fill is "images"
+            without a `bank` or "mean" with one.
     """
 
     is_mask = True
@@ -108,16 +121,16 @@ class MaskingExplanation(Explainer):
         self.bank, self.draws, self.augment, self.pairs = bank, draws, augment, pairs
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) in [0, 1], 1 = keep."""
+        """Maps (B, H, W) in [0, 1], where 1 marks pixels that are kept."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, `pairs` at a time."""
+        """Maps (B, k, H, W) of several classes for each image, `pairs` at a time."""
         masks = self.ensembles(images, classes)[:, :, :-1]
         return masks.amax(dim=2) if self.combine == "max" else masks.mean(dim=2)
 
     def ensembles(self, images: Tensor, classes: Tensor) -> Tensor:
-        """The K disjoint masks and the rest, which sum to 1, (B, k, K + 1, H, W)."""
+        """The K disjoint masks and the rest (B, k, K + 1, H, W), which sum to 1 at every pixel."""
         title = "Masking explanation"
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, title)
 
@@ -133,23 +146,23 @@ class MaskingExplanation(Explainer):
         cells = [-(-side // self.scale) for side in size]
         start = images.new_zeros(len(images), 1 if self.maps == 1 else self.maps + 1, *cells)
         found = minimize(objective, start, self.steps, partial(Adam, lr=self.lr), tick)
-        return disjoint(found, size).clamp(0, 1)  # interpolation may round beyond
+        return disjoint(found, size).clamp(0, 1)  # rounding can leave [0, 1]
 
     def _fills(self, bank: Tensor | None, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The pictures of a step, (draws, 3, H, W), or the mean colour, (1, 3, 1, 1)."""
+        """Pictures (draws, 3, H, W) of a step, or the mean color (1, 3, 1, 1) without a bank."""
         if bank is None:
             return self.explanandum.mean.to(images)
         drawn = bank[torch.randint(len(bank), (self.draws,), generator=generator)]
         return (crops(drawn, generator) if self.augment else drawn).to(images)
 
     def losses(self, images: Tensor, classes: Tensor, masks: Tensor, fills: Tensor) -> Tensor:
-        """What is minimised: the loss (n,) of each pair.
+        """Losses (n,) of the pairs, which the optimization minimizes.
 
         Args:
-            images: (n, 3, H, W) in [0, 1].
-            classes: (n,) int64.
-            masks: K masks and the rest, (n, K + 1, H, W), sum 1.
-            fills: Pictures (d, 3, H, W) that show where the rest is.
+            images: Images (n, 3, H, W) in [0, 1].
+            classes: Classes (n,) int64.
+            masks: K masks and the rest (n, K + 1, H, W), which sum to 1 at every pixel.
+            fills: Pictures (d, 3, H, W) that are shown where the rest is 1.
         """
         mean = self.explanandum.mean.to(images)
         kept, rest = masks[:, :-1], masks[:, -1]
@@ -160,13 +173,13 @@ class MaskingExplanation(Explainer):
         loss = self._surprise(logits, classes).sum(dim=1)
         loss = loss + self.l1 * kept.sum(dim=(1, 2, 3)) + self.tv * variation(kept, power=2)
         if self.entropy:
-            # Not quite 0: the slope there is infinite.
+            # The gradient of the entropy is infinite at 0.
             entropies = torch.special.entr(masks.clamp_min(1e-9)).sum(dim=1)
             loss = loss + self.entropy * entropies.mean(dim=(1, 2))
         return loss / kept.shape[1]
 
     def _surprise(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """Logits (n, K, d, C) -> how unlikely classes (n,) are, (n, K)."""
+        """Classification loss (n, K) of logits (n, K, d, C) for classes (n,)."""
         pairs, maps, draws, _ = logits.shape
         multi_label = self.explanandum.multi_label
         if self.loss == "paper":
@@ -180,9 +193,11 @@ class MaskingExplanation(Explainer):
 
 
 def disjoint(parameters: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (n, K + 1, H, W) with sum 1, the rest last, of parameters (n, K + 1, h, w).
+    """Disjoint masks and, last, the rest (n, K + 1, H, W), which sum to 1 at every pixel.
 
-    For K = 1 there is one parameter a cell, (n, 1, h, w).
+    Args:
+        parameters: Parameters (n, K + 1, h, w), or (n, 1, h, w) for K = 1.
+        size: Height and width of the masks.
 
     Example:
         >>> disjoint(torch.zeros(1, 1, 1, 1), (1, 1)).flatten().tolist()
@@ -195,10 +210,11 @@ def disjoint(parameters: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def crops(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """A random crop of each picture (N, 3, H, W), at its size, half of them flipped.
+    """Random crops of pictures (N, 3, H, W), resized to H x W and flipped with probability 1/2.
 
-    The areas are uniform in 8 to 100 %, the logarithms of the aspect ratios in those of 3/4 to 4/3,
-    as torchvision's RandomResizedCrop has them; sides are cut to the picture's instead of redrawn.
+    The area of a crop is uniform between 8 % and 100 % of the picture. Its aspect ratio is
+    log-uniform between 3/4 and 4/3. Both are those of torchvision's RandomResizedCrop, which draws
+    again if a crop is larger than the picture; here its sides are clamped instead.
     """
     height, width = pictures.shape[-2:]
     area, slant, down, across, turn = torch.rand(5, len(pictures), generator=generator)

@@ -1,4 +1,4 @@
-"""Meaningful perturbation: the smallest smooth region whose blurring costs the class its score."""
+"""Meaningful perturbation: the smallest smooth region whose blurring hides the class."""
 
 from functools import partial
 from typing import ClassVar, Literal
@@ -19,49 +19,60 @@ from explainers.optimization.pairs import Tick, minimize, solve_pairs
 
 
 class MP(Explainer):
-    """What a mask m removes, 1 - m: minimal l1 sum(1 - m) + tv variation(m) + p(masked image).
+    """Finds the smallest smooth region whose removal makes the class improbable.
 
-    The mask has size x size parameters in [0, 1], 1 keeps, which Adam moves; the map is 1 - m at
-    the size of the image, so 1 is what had to go. As in `masking` the keep mask is the inner one;
-    the paper's eq. 1 has the opposite sense.
+    The mask m has size x size parameters in [0, 1], where 1 keeps and 0 removes. Adam minimizes
+
+        l1 sum(1 - m) + tv variation(m) + p(masked image)
+
+    where p is the probability of the class. The map is 1 - m at the size of the image, so that 1
+    marks what had to be removed. The paper's eq. 1 defines its mask the other way round.
 
     Source: Fong & Vedaldi, "Interpretable Explanations of Black Boxes by Meaningful Perturbation",
     ICCV 2017, as used in Agarwal & Nguyen, "Explaining image classifiers by removing input features
-    using generative models", ACCV 2020, eq. 3, and its released code, whose numbers are the
-    defaults.
+    using generative models", ACCV 2020, eq. 3, and the released code of the latter, whose values
+    are the defaults.
 
-    Differs: the released code crops the jittered 224 px from 228 px, we shift the image and its
-    fill by replicating their border pixels (rolling would put the opposite border there, mirroring
-    would repeat objects), by nearly as much to either side, so that the map lies on the image; all
-    pairs see the same shifts and noise. It blurs before it resizes, and with replicated borders.
+    Differences from the released code:
+        - Jitter shifts the image and its fill and replicates their border pixels. The released code
+          crops 224 x 224 pixels from 228 x 228. Rolling would show the opposite border, mirroring
+          would repeat objects. The shifts to both sides are nearly equal, so that the map is
+          aligned with the image.
+        - All pairs of an image and a class see the same shifts and noise.
+        - The blur is applied to the image at its final size and fades to the mean color at the
+          border. The released code blurs before it resizes, and replicates the border.
 
-    Cost a pair: steps forward and as many backward passes; 36 more forward with init "circle".
+    Cost for each pair of an image and a class: `steps` forward and `steps` backward passes, and 36
+    more forward passes with the initial mask "circle".
 
     Args:
         explanandum: The classifier to explain, through its gradients.
-        steps: Steps of Adam.
-        lr: Their size.
-        size: Parameters a side of the mask, whatever the shape of the image.
-        interpolation: Of the mask to the image: "bilinear" as in the papers, or "nearest" as in the
-            released code.
+        steps: Number of steps of Adam.
+        lr: Learning rate of Adam.
+        size: Number of mask parameters along each side, whatever the shape of the image.
+        interpolation: Interpolation of the mask to the size of the image: "bilinear" as in the
+            papers, or "nearest" as in the released code.
         l1: Weight of the removed area, the sum of 1 - m over the parameters.
-        tv: Weight of the sum of |difference|^power over neighbouring parameters.
-        power: 3, or 2 in some implementations.
-        jitter: Each step shows image and fill at one of jitter x jitter offsets, one pixel apart,
-            under a mask that stays where it is, as in the released code; eq. 3 shifts the mask as
-            well. 1 turns it off.
-        init: "uniform": noise in [0, 1], as in the ACCV paper; "ones": nothing removed, where a
-            confident classifier has hardly a gradient; "circle", as in the ICCV paper: the smallest
-            centred blurred disc that takes 99 % of what the whole fill takes from p.
-        noise: Standard deviation of normal noise added in each step to the masked image, in units
-            of the classifier's `std`; 0 in both papers, 0.2 in some implementations.
-        fill: What replaces a pixel, as in `fills.fill`, but "images"; published is "blur".
-        sigma: Width of that blur in pixels; published is 10 at 224 px.
-        pairs: Image-class pairs optimised side by side; it changes only speed and memory.
-        seed: Seed of the noises and shifts.
+        tv: Weight of the variation, the sum of |difference|^power over neighboring parameters.
+        power: Exponent of the variation; 3 as published, 2 in some implementations.
+        jitter: Number of offsets along each axis. Each step shows the image and its fill at one of
+            jitter x jitter offsets, one pixel apart. As in the released code, the mask is not
+            shifted; in eq. 3 it is. 1 turns jitter off.
+        init: Initial mask. "uniform": uniform noise in [0, 1], as in the ACCV paper. "ones":
+            nothing is removed; the gradient of a confident classifier is then almost zero.
+            "circle": the smallest centered blurred disc whose removal achieves 99 % of the drop of
+            p that the fill alone causes, as in the ICCV paper.
+        noise: Standard deviation of the normal noise added to the masked image in each step, in
+            units of the classifier's `std`; 0 in both papers, 0.2 in some implementations.
+        fill: Content that replaces pixels, see `fills.fill`; "blur" as published. "images" is not
+            allowed.
+        sigma: Width in pixels of the fill "blur"; 10 for images of 224 pixels as published.
+        pairs: Number of image-class pairs that are optimized side by side. It changes only speed
+            and memory.
+        seed: Seed of the noise and the shifts.
 
     Raises:
-        ValueError: If a number is out of range or an option unknown.
+        ValueError: If a number is out of range or an option is unknown.
     """
 
     is_mask = True
@@ -100,11 +111,11 @@ class MP(Explainer):
         self.noise, self.fill, self.sigma, self.pairs = noise, fill, sigma, pairs
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) in [0, 1], 1 = had to be removed."""
+        """Maps (B, H, W) in [0, 1], where 1 marks pixels that had to be removed."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, `pairs` at a time."""
+        """Maps (B, k, H, W) of several classes for each image, `pairs` at a time."""
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "MP")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
@@ -127,13 +138,13 @@ class MP(Explainer):
 
         adam = partial(Adam, lr=self.lr)
         found = minimize(objective, start, self.steps, adam, tick, limits=(0.0, 1.0))
-        return (1 - self._large(found, images)).clamp(0, 1)  # interpolation may round beyond
+        return (1 - self._large(found, images)).clamp(0, 1)  # rounding can leave [0, 1]
 
     def _large(self, masks: Tensor, images: Tensor) -> Tensor:
         return resize(masks, (images.shape[2], images.shape[3]), self.interpolation)
 
     def _probability(self, images: Tensor, fills: Tensor, masks: Tensor, classes: Tensor) -> Tensor:
-        """Probability (n,) of classes (n,) where masks (n, h, w) hide images behind fills."""
+        """Probability (n,) of classes (n,) for images blended with fills by masks (n, h, w)."""
         shown = masking.blend(images, self._large(masks, images), fills)
         return self.explanandum.probabilities(shown).gather(1, classes[:, None]).squeeze(1)
 
@@ -149,9 +160,10 @@ class MP(Explainer):
 
     @torch.no_grad()
     def _circle(self, images: Tensor, fills: Tensor, classes: Tensor) -> Tensor:
-        """The smallest of `blurred_discs` that removes 99 % of what the whole fill removes.
+        """Masks (n, size, size) that remove the smallest sufficient disc of `blurred_discs`.
 
-        If none does, the largest; where the fill does not lower the probability, none at all.
+        A disc is sufficient if it lowers the probability by 99 % of what the fill alone does. If
+        none is, the largest is removed. If the fill does not lower the probability, none is.
         """
         everything = images.new_zeros(len(images), self.size, self.size)
         blank = self._probability(images, fills, everything, classes)
@@ -168,23 +180,24 @@ class MP(Explainer):
 
 
 def border(images: Tensor, jitter: int) -> Tensor:
-    """Images (n, 3, H, W) with `jitter` - 1 more rows and columns, which repeat the border."""
+    """Images (n, 3, H, W) padded by `jitter` - 1 rows and columns that replicate the border."""
     before = (jitter - 1) // 2
     after = jitter - 1 - before
     return F.pad(images, (before, after, before, after), mode="replicate")
 
 
 def window(wide: Tensor, offsets: Tensor, images: Tensor) -> Tensor:
-    """The part of widened images that begins at offsets (2,) and is as large as `images`."""
+    """Crop of the padded images `wide`, of the size of `images`, starting at offsets (2,)."""
     (top, left), (height, width) = offsets.tolist(), images.shape[-2:]
     return wide[..., top : top + height, left : left + width]
 
 
 def blurred_discs(size: int) -> Tensor:
-    """Removal masks (35, size, size): centred discs of radius 0, 5, ... 170, blurred with sigma 10.
+    """Removal masks (35, size, size): centered discs of radius 0, 5, ..., 170, blurred by sigma 10.
 
-    Lengths are those of a square of 224 pixels, which the masks sample at the centres of their
-    cells: the first is empty, the last removes everything but a few per cent of the corners.
+    Lengths are in pixels of an image of 224 x 224 pixels. The masks sample it at the centers of
+    their cells. The first mask is empty. The last one removes everything except for a few percent
+    at the corners.
     """
     reach, side = 40, 224
     line = torch.arange(-reach, side + reach, dtype=torch.float64)

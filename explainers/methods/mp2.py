@@ -1,4 +1,4 @@
-"""MP2: remove the most influential mask pixels one after the other until the class is gone."""
+"""MP2: removes the most influential mask pixels step by step until the class is gone."""
 
 import math
 from functools import partial
@@ -17,48 +17,55 @@ from explainers.optimization.pairs import Tick, gradient, solve_pairs, until_don
 
 
 class MP2(Explainer):
-    """The order in which a binary mask removes the image until p falls to chance.
+    """Order in which a binary mask removes pixels until the probability p falls to chance.
 
-    The mask of size x size pixels begins with nothing removed. Each step removes the `pixels` most
-    influential of the pixels still there, by the gradient of p with respect to the mask, until
-    p <= chance or, where even the whole fill stays above chance, until all are removed.
+    The mask has size x size pixels, and at first nothing is removed. Each step removes the `pixels`
+    most influential of the remaining pixels, judged by the gradient of p with respect to the mask.
+    It ends when p <= chance. If even the fill alone stays above chance, it ends when all pixels are
+    removed.
 
     Source: Agarwal & Nguyen, "Explaining image classifiers by removing input features using
     generative models", ACCV 2020, section 3.5. No code was published.
 
-    Ours: the map tells the order of removal. Of S steps that remove everything, what step
-    t = 0, 1 ... removed is 1 - t / 2S, which is above 1/2, and what was never removed is 0, as is
-    the whole map if p <= chance to begin with. So the map is the published binary mask wherever it
-    is cut at 1/2, but for the interpolation, and ranks what that mask leaves equal.
+    Differences from the paper:
+        - The map encodes the order of removal. Let S be the number of steps that remove all pixels.
+          A pixel removed in step t = 0, 1, ... has the value 1 - t / (2 S), which is above 1/2. A
+          pixel that is not removed has the value 0. If p <= chance at the start, the whole map is
+          0. Except for the interpolation, the map thresholded at 1/2 is the published binary mask.
+        - The gradient is that of the log-odds, which is the gradient of p divided by p (1 - p). It
+          gives pixels the same order, and is exact where p rounds to 1.
 
-    The gradient that decides is that of the log-odds: it orders pixels as that of p does, being
-    that of p divided by p (1 - p), and is exact where p rounds to 1.
-
-    Cost a pair: min(T + 1, S) forward and as many backward passes, T being the steps that removed
-    something, S = ceil(size^2 / pixels): at most 392 with the published numbers. Finished pairs
-    drop out.
+    Cost for each pair of an image and a class: min(T + 1, S) forward passes and as many backward
+    passes, where T is the number of steps that removed something and S = ceil(size^2 / pixels).
+    With the published values this is at most 392. Finished pairs cost nothing more.
 
     Args:
         explanandum: The classifier to explain, through its gradients.
-        size: Pixels a side of the mask, whatever the shape of the image; published are 28, 56, 112.
-        pixels: How many are removed a step; published is 2.
-        gradient: "descent": most negative first, pixels whose removal lowers p, as in JSMA, which
-            the paper follows; "norm": largest |gradient| first, as it writes. A mask pixel's
-            gradient is one number, so its norm also chooses pixels whose removal raises p, against
-            the paper's objective of lowering it.
-        chance: Probability to stop at; None takes that of a classifier that knows nothing,
-            1 / classes for a softmax (published: 0.001 for 1000 classes, 0.003 for 365), 0.5 for
-            sigmoids, where the class is no longer predicted. 0 removes, and ranks, every pixel.
-        interpolation: Of mask and map to the image; the paper does not say. Its MP has "bilinear"
-            in the text and "nearest" in the code.
-        ranked: False gives the published map: 1 where removed, at any step.
-        fill: What replaces a pixel, as in `fills.fill`, but "images"; published is "blur".
-        sigma: Width of that blur in pixels; published is 10 at 224 px.
-        pairs: Image-class pairs side by side; it changes only speed and memory.
+        size: Number of mask pixels along each side, whatever the shape of the image; 28, 56 and 112
+            as published.
+        pixels: Number of pixels removed in each step; 2 as published.
+        gradient: Order of removal. "descent": the most negative gradient first, that is, pixels
+            whose removal lowers p, as in JSMA, which the paper follows. "norm": the largest
+            absolute gradient first, as the paper states. The gradient of a mask pixel is a single
+            number, so its norm also selects pixels whose removal raises p, contrary to the paper's
+            objective of lowering it.
+        chance: Probability at which removal stops. None selects that of an uninformed classifier:
+            1 / classes for a softmax (published: 0.001 for 1000 classes, 0.003 for 365), and 0.5
+            for sigmoids, below which the class is no longer predicted. 0 removes and ranks all
+            pixels.
+        interpolation: Interpolation of the mask and the map to the size of the image. The paper
+            does not specify it; its MP has "bilinear" in the text and "nearest" in the code.
+        ranked: Whether the map encodes the order of removal. False gives the published map, which
+            is 1 at every removed pixel.
+        fill: Content that replaces pixels, see `fills.fill`; "blur" as published. "images" is not
+            allowed.
+        sigma: Width in pixels of the fill "blur"; 10 for images of 224 pixels as published.
+        pairs: Number of image-class pairs that are processed side by side. It changes only speed
+            and memory.
         seed: Seed of the fill "noise".
 
     Raises:
-        ValueError: If a number is out of range or an option unknown.
+        ValueError: If a number is out of range or an option is unknown.
     """
 
     is_mask = True
@@ -95,15 +102,15 @@ class MP2(Explainer):
 
     @property
     def steps(self) -> int:
-        """Steps that remove everything."""
+        """Number of steps that remove all pixels."""
         return -(-(self.size**2) // self.pixels)
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) in [0, 1], the sooner removed the larger."""
+        """Maps (B, H, W) in [0, 1], larger for pixels that were removed earlier."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, `pairs` at a time."""
+        """Maps (B, k, H, W) of several classes for each image, `pairs` at a time."""
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "MP2")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
@@ -123,18 +130,25 @@ class MP2(Explainer):
         order = until_done(advance, start, self.steps, tick)
         late = (order - 1) / (2 * self.steps) if self.ranked else torch.zeros_like(order)
         maps = torch.where(order > 0, 1 - late, 0.0).to(images)
-        return self._large(maps, images).clamp(0, 1)  # interpolation may round beyond
+        return self._large(maps, images).clamp(0, 1)  # rounding can leave [0, 1]
 
     def _large(self, masks: Tensor, images: Tensor) -> Tensor:
         return resize(masks, (images.shape[2], images.shape[3]), self.interpolation)
 
     def _odds(self, images: Tensor, fills: Tensor, classes: Tensor, removed: Tensor) -> Tensor:
-        """Log-odds (n,) of classes (n,) where masks (n, h, w) remove images."""
+        """Log-odds (n,) of classes (n,) for images filled where `removed` (n, h, w) is 1."""
         shown = masking.blend(images, 1 - self._large(removed, images), fills)
         return log_odds(self.explanandum(shown), classes, self.explanandum.multi_label)
 
     def _grow(self, order: Tensor, slopes: Tensor, step: int) -> Tensor:
-        """An order of removal (n, h, w), 0 where it is open, with the places of one more step."""
+        """Order of removal (n, h, w) after one more step.
+
+        Args:
+            order: Number of the step, counted from 1, that removed each pixel (n, h, w), or 0 for
+                pixels that remain.
+            slopes: Gradient (n, h, w) of the log-odds with respect to the removal of each pixel.
+            step: Number of the new step, counted from 0.
+        """
         influence = slopes.abs() if self.gradient == "norm" else -slopes
         influence = influence.masked_fill(order > 0, -torch.inf).flatten(1)
         count = min(self.pixels, influence.shape[1] - step * self.pixels)

@@ -1,4 +1,4 @@
-"""NEMt: a network that masks what the predicted class would survive without."""
+"""NEMt: a network that finds the smallest part of an image without which the class is lost."""
 
 from typing import Any, Literal
 
@@ -16,36 +16,43 @@ from explainers.optimizers import PRODIGY, OptimizerOptions
 
 
 class NEMt(LearnedExplainer):
-    """The least removal that destroys the predicted class: 1 - mask.
+    """Finds the smallest removal that destroys the predicted class.
+
+    A network predicts scores, which are smoothed by a random kernel. Their sigmoid is the mask of
+    what is kept. Where it is 0, the image shows the mean color. The mask should be as large as
+    possible while the class is lost. The map is 1 - mask. The network is `unet.UNetDecoder` on the
+    features of the explanandum. Labels are not used.
+
+    It explains the predicted class only, and warns once if another is requested.
 
     Source: Moller et al., "NEMt: Fast targeted explanations for medical image models via neural
-    explanation masks", NLDL 2025, as Ra-NEM's released comparison trains it. The mask is the
-    sigmoid of the scores smoothed by a random kernel, and the mean colour shows where it is 0. It
-    should be as large as possible while the class is gone. The network is `unet.UNetDecoder` on
-    the explanandum's own features; NEMt's own code adds skips from the image and a last 1x1
-    convolution, which are left out. Labels are not used.
+    explanation masks", NLDL 2025, as trained in the comparison of Ra-NEM's released code.
 
-    It explains the predicted class only, and warns once if asked for another.
+    Differences from the released code:
+        - The skip connections from the image and the last 1x1 convolution of NEMt's own code are
+          left out.
+        - Outside of training the smoothing kernel is fixed by the seed. The released code draws a
+          new one each time.
 
     Args:
         explanandum: The frozen classifier to explain.
-        objective: Besides 1 - mean(mask), either "inverse": `weight` times the class probability p
-            that is left, as in Ra-NEM's comparison; or "original": `weight` times
-            1 - (p - p of the whole image)^2, as in NEMt's code.
-        weight: None takes the published 50 ("inverse") or 2 ("original").
-        loss: "row", or "crossed" as in both released codes, see
+        objective: Loss term that is added to 1 - mean(mask). "inverse": `weight` times the
+            probability p of the class for the masked image, as in Ra-NEM's comparison. "original":
+            `weight` times 1 - (p - p of the whole image)^2, as in NEMt's code.
+        weight: Weight of that term. None selects the published 50 ("inverse") or 2 ("original").
+        loss: Classes whose probabilities enter the loss of an image: "row" for its own class, or
+            "crossed" for the classes of the whole batch, as in both released codes, see
             `representation.target_probabilities`.
-        kernel_size: Odd side of the smoothing kernel of uniform random numbers with sum 1, wrapped
-            around the borders; a new one in each training step, and always the seed's own one
-            otherwise (published: a new one each time there too).
+        kernel_size: Odd side of the smoothing kernel, which consists of uniform random numbers with
+            sum 1 and wraps around the borders. Each training step draws a new kernel.
         network: Options of the network, see `networks.unet.UNetDecoder`; the defaults are the
             published ones.
-        optimizer: Options of the training, see `optimizers.OptimizerOptions`; Prodigy is
-            published.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; the published
+            optimizer is Prodigy.
         seed: Seed of the method's randomness.
 
     Raises:
-        ValueError: If an argument is unknown or the kernel's side is not odd.
+        ValueError: If an argument is unknown, or if `kernel_size` is not odd and positive.
     """
 
     is_mask = True
@@ -79,24 +86,24 @@ class NEMt(LearnedExplainer):
         self.warned = False
 
     def draw_kernel(self, generator: torch.Generator) -> Tensor:
-        """Uniform random numbers (1, 1, side, side), scaled to sum 1."""
+        """Kernel (1, 1, side, side) of uniform random numbers, scaled to sum 1."""
         kernel = torch.rand(1, 1, self.kernel_size, self.kernel_size, generator=generator)
         return kernel / kernel.sum()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> maps (B, H, W), as one graph; see `RaNEM.forward`."""
+        """Maps (B, H, W) of images (B, 3, H, W) in [0, 1], as one graph; see `RaNEM.forward`."""
         features = self.explanandum.features(images)
         return 1 - self.masks(features, images.shape[-2:], self.kernel)
 
     def masks(self, features: list[Tensor], size: torch.Size, kernel: Tensor) -> Tensor:
-        """Masks (B, *size) of what stays, smoothed by a kernel (1, 1, side, side)."""
+        """Masks (B, *size) of what is kept, from scores smoothed by a kernel (1, 1, side, side)."""
         scores = losses.widen(self.network(features, size))
         padded = F.pad(scores, [self.kernel_size // 2] * 4, mode="circular")
         smooth = F.conv2d(padded, kernel.to(scores))
         return losses.widen(smooth).squeeze(1).sigmoid()
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Mask (B, H, W) in [0, 1] of what the predicted class depends on."""
+        """Maps (B, H, W) in [0, 1] of what the predicted class depends on."""
         self.check_inputs(images, targets)
         features, logits = self.explanandum.features_and_logits(images)
         if not self.warned:
@@ -104,7 +111,7 @@ class NEMt(LearnedExplainer):
         return 1 - self.masks(features, images.shape[-2:], self.kernel)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """What is removed, and how much of the class is left; each the mean over images."""
+        """Removed area and remaining score of the class, both averaged over images."""
         images = batch["image"]
         with torch.no_grad():
             features, logits = self.explanandum.features_and_logits(images)

@@ -1,4 +1,4 @@
-"""NEM-U: a network that masks what a representation does not need."""
+"""NEM-U: a network that masks the parts of an image that a representation does not depend on."""
 
 from typing import Any
 
@@ -15,26 +15,30 @@ from explainers.optimizers import PRODIGY, OptimizerOptions
 
 
 class NEMU(LearnedExplainer):
-    """Small masks that keep the classifier's representation of the image.
+    """Small masks that preserve the classifier's representation of the image.
+
+    The loss balances accuracy and complexity: the representation of the masked image should
+    resemble that of the whole image, and the mask should be small. It is
+
+        distance (1 - cosine) / 2 + area mean(mask)
+
+    The network is `unet.UNetDecoder` on the features of the explanandum. Labels are not used. The
+    mask explains the representation, so it does not depend on the target.
 
     Source: Moller et al., "Finding NEM-U: Explaining unsupervised representation learning through
-    neural network generated explanation masks", ICML 2024: accuracy (the representation of the
-    masked image resembles the whole image's) against complexity (the mask is small). Neither its
-    text nor its code was at hand: the loss and both weights are inferred from the unsupervised
-    variant in the released code of NEMt, 4 (1 - cosine) / 2 + 0.5 mean(mask). The network is
-    `unet.UNetDecoder` on the explanandum's own features. Labels are not used.
-
-    The mask explains the representation: it does not depend on the target.
+    neural network generated explanation masks", ICML 2024. Neither its text nor its code was
+    available. The loss and both weights are inferred from the unsupervised variant in the released
+    code of NEMt, 4 (1 - cosine) / 2 + 0.5 mean(mask).
 
     Args:
         explanandum: The frozen classifier to explain.
-        layer: The representation, see `representation.representation`.
-        distance: Weight of the representation's distance, (1 - cosine) / 2.
-        area: Weight of the mask's mean; larger gives smaller masks.
+        layer: Layer of the representation, see `representation.representation`.
+        distance: Weight of the distance between the representations, (1 - cosine) / 2.
+        area: Weight of the mean of the mask. Larger weights give smaller masks.
         network: Options of the network, see `networks.unet.UNetDecoder`; the defaults are the
             published ones.
-        optimizer: Options of the training, see `optimizers.OptimizerOptions`; Prodigy is
-            published.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; the published
+            optimizer is Prodigy.
         seed: Seed of the method's randomness.
 
     Raises:
@@ -62,7 +66,7 @@ class NEMU(LearnedExplainer):
         self.network = unet.decoder(explanandum, self.complete("network", unet.PUBLISHED))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> masks (B, H, W), as one graph; see `RaNEM.forward`."""
+        """Masks (B, H, W) of images (B, 3, H, W) in [0, 1], as one graph; see `RaNEM.forward`."""
         return self.masks(self.explanandum.features(images), images.shape[-2:])
 
     def masks(self, features: list[Tensor], size: torch.Size) -> Tensor:
@@ -70,13 +74,13 @@ class NEMU(LearnedExplainer):
         return losses.widen(self.network(features, size)).squeeze(1).sigmoid()
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Mask (B, H, W) in [0, 1] of what the representation needs, whatever the targets."""
+        """Masks (B, H, W) in [0, 1] of what the representation depends on, whatever the targets."""
         self.check_inputs(images, targets)
         masks: Tensor = self(images)
         return masks
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """Distance of the representations and area of the masks, each the mean over images."""
+        """Distance of the representations and area of the masks, both averaged over images."""
         images = batch["image"]
         with torch.no_grad():
             features = self.explanandum.features(images)

@@ -26,9 +26,10 @@ class SelectionOptions(TypedDict, total=False):
             the released code, or "uniform", as in the paper; see `omega.draw_k`.
         draw: Whether the numbers k and the fill are drawn for each "image" (paper) or once for the
             "batch" (released code).
-        shared_noise: One Gumbel noise for all numbers k of an image, so that its masks are nested:
-            cheaper.
-        threshold: Center of the soft selection, see `omega.omega`.
+        shared_noise: Whether all numbers k of an image share one Gumbel noise. Its masks are then
+            nested, and cheaper to compute.
+        threshold: Center of the soft selection, "kth" as in the released code or "next" as in the
+            paper, see `omega.omega`.
     """
 
     sampling: Literal["stratified", "uniform"]
@@ -46,53 +47,60 @@ SELECTION: SelectionOptions = {
 
 
 class RaNEM(LearnedExplainer):
-    """Rankings whose first k pixels keep the predicted class, whatever k is.
+    """Ranks pixels so that the first k of them preserve the predicted class, for every k.
+
+    The loss is the mean of 1 - p over random numbers k, where p is the probability of the class if
+    the first k pixels are kept and the rest shows a random fill. It estimates 1 - the area under
+    the insertion curve. The network is `unet.UNetDecoder` on the features of the explanandum.
+    Labels are not used. The map is the raw scores, which rank the pixels and have no scale.
 
     Source: "Ra-NEM: Faithful Model Explanations through Stochastic Feature Selection", eq. 9-12 and
-    Algorithm 1 (`omega`). The loss is the mean of 1 - p over random k, that is 1 - the area under
-    the insertion curve, with a random fill. (As printed, eq. 11 and 12 together maximise 1 - p; the
-    code and the later version of the paper minimise it.) The network is `unet.UNetDecoder` on the
-    explanandum's own features; labels are not used.
+    Algorithm 1 (`omega`). As printed, eq. 11 and 12 together maximize 1 - p. The released code and
+    the later version of the paper minimize it.
 
-    As published, it explains the predicted class only, and warns once if asked for another. With
-    `class_conditioned` the deepest features pass `unet.ClassGate`, and each image is trained for
-    two classes, the predicted one and another, drawn in proportion to the root of its probability,
-    so that runners-up come up more often than classes that no mask could bring about. That is ours.
-
-    Two more things are ours, for short trainings. With `deletion` every second masked image lacks
-    the first k pixels instead of the others, and is to lose the class: the loss is then about both
-    areas, as Faithfulness is. With `start` the scores begin as the map of a gradient method; the
-    network sees that map as well, averaged to each level, and learns what to add. As gradients know
-    the class, any class can be explained. An image then costs two forward passes and, for each
-    class, a backward pass of the explanandum, not one forward pass.
-
-    Attribution: the raw scores, a full ranking without a scale.
+    The published method explains the predicted class only. It warns once if another is requested.
+    Four options are extensions of this implementation:
+        - `class_conditioned` explains any class. The deepest features pass through
+          `unet.ClassGate`. Each image is trained for two classes, the predicted one and another
+          one. The latter is drawn in proportion to the square root of its probability, so that
+          probable classes are drawn more often than classes that no mask could produce.
+        - `deletion` shortens training. In every second masked image the first k pixels are removed
+          instead of kept, and the loss is p instead of 1 - p. The loss then covers the areas under
+          both the insertion and the deletion curve, as the metric Faithfulness does.
+        - `start` shortens training. The scores start as the map of a gradient method. The network
+          also receives this map, averaged to the size of each level, and learns what to add to it.
+          The gradients depend on the class, so any class can be explained. An image then costs two
+          forward passes, and a backward pass for each class, instead of one forward pass.
+        - `gain` shortens training, see below.
 
     Args:
         explanandum: The frozen classifier to explain.
-        samples: Numbers k of kept pixels for each image and step, each a masked image.
-        fills: Fills to draw from, see `fills.fill`; "mean" is the papers' zero. A "noise" fill is
-            one picture for all images of a step.
+        samples: Number of masked images for each image and step, each with its own number k of kept
+            pixels.
+        fills: Names of the fills that are drawn from, see `fills.fill`. "mean" is the zero of the
+            papers. A "noise" fill is the same for all images of a step.
         selection: Options of how pixels are selected, see `SelectionOptions`.
-        delta: "supervised": the probability of the class. "unsupervised": the similarity of
-            representations, see `representation.similarity`; the map then has no class.
-        layer: Of these representations, see `representation.representation`.
-        loss: "row" as in eq. 12, or "crossed" as in the released code, see
+        delta: Score of a masked image. "supervised": the probability of the class. "unsupervised":
+            the similarity of its representation to that of the whole image, see
+            `representation.similarity`; the map then does not depend on a class.
+        layer: Layer of the representations, see `representation.representation`.
+        loss: Classes whose probabilities enter the loss of an image: "row" for its own class, as
+            in eq. 12, or "crossed" for the classes of the whole batch, as in the released code, see
             `representation.target_probabilities`.
-        deletion: Learn from both senses of a ranking, see above.
-        start: "none" as published, or "pyramid_cam" for `cam.PyramidCAM`, see above.
-        class_conditioned: Explain any class, not just the predicted one.
-        gain: Factor of the network's scores; published is 1. The Gumbel noise has a standard
-            deviation of 1.28, and a fresh network's scores hardly more, so that at first masks are
-            nearly random: a gain of 10 shortens trainings of a few hundred steps. That is ours.
+        deletion: Whether to train with insertion and deletion, see above.
+        start: Initial scores: "none" as published, or "pyramid_cam" for `cam.PyramidCAM`.
+        class_conditioned: Whether to explain any class instead of only the predicted one.
+        gain: Factor of the network's scores, 1 as published. The Gumbel noise has a standard
+            deviation of 1.28, and the scores of an untrained network hardly more, so that masks are
+            almost random at first. A gain of 10 shortens trainings of a few hundred steps.
         network: Options of the network, see `networks.unet.UNetDecoder`; the defaults are the
             published ones.
-        optimizer: Options of the training, see `optimizers.OptimizerOptions`; Prodigy is
-            published.
+        optimizer: Options of the training, see `optimizers.OptimizerOptions`; the published
+            optimizer is Prodigy.
         seed: Seed of the method's randomness.
 
     Raises:
-        ValueError: If an argument is out of range or unknown, or two do not go together.
+        ValueError: If an argument is out of range or unknown, or if two exclude each other.
     """
 
     uses_targets = False
@@ -140,24 +148,24 @@ class RaNEM(LearnedExplainer):
             explanandum, self.complete("network", unet.PUBLISHED), extra=int(start != "none")
         )
         if start != "none":
-            nn.init.zeros_(self.network.head.weight)  # nothing is added at first
+            nn.init.zeros_(self.network.head.weight)  # at first the network adds nothing
         if class_conditioned:
             self.gate = unet.ClassGate(explanandum.num_classes, self.network.depth)
         self.warned = False
 
     def forward(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> scores (B, H, W), as one graph without any check.
+        """Scores (B, H, W) of images (B, 3, H, W) in [0, 1], as one graph without any check.
 
-        This is what to deploy: `torch.export.export(explainer.eval(), (images,))`, or
-        `torch.onnx.export(explainer.eval(), (images,), "explainer.onnx", dynamo=True)`. One
-        that explains any class also takes the classes (B,) int64; one with a `start` needs
+        This is the method to deploy: `torch.export.export(explainer.eval(), (images,))`, or
+        `torch.onnx.export(explainer.eval(), (images,), "explainer.onnx", dynamo=True)`. An
+        explainer of any class also takes the classes (B,) int64. An explainer with a `start` needs
         gradients and cannot be exported.
         """
         start = None if classes is None else self.starts(images, classes[:, None])[0]
         return self.scores(self.explanandum.features(images), images.shape[-2:], classes, start)
 
     def starts(self, images: Tensor, classes: Tensor) -> list[Tensor | None]:
-        """Where the scores of classes (B, k) begin: k maps (B, 1, H, W), or None."""
+        """Initial scores of classes (B, k): k maps (B, 1, H, W), or k times None."""
         if self.start == "none":
             return [None] * classes.shape[1]
         return list(pyramid_maps(self.explanandum, images, classes).unsqueeze(2).unbind(1))
@@ -169,7 +177,14 @@ class RaNEM(LearnedExplainer):
         classes: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Scores (B, *size) from the features, for classes (B,) and their start if there are."""
+        """Scores (B, *size) from the features of the explanandum.
+
+        Args:
+            features: Levels of the feature pyramid, from shallow to deep.
+            size: Height and width of the scores.
+            classes: Classes (B,) int64, needed with `class_conditioned`.
+            start: Initial scores (B, 1, H, W) of these classes, needed with `start`.
+        """
         if start is not None:
             sizes = [(level.shape[-2], level.shape[-1]) for level in features]
             seen = [F.adaptive_avg_pool2d(start, each) for each in sizes]
@@ -180,7 +195,7 @@ class RaNEM(LearnedExplainer):
         return self.gain * (scores if start is None else scores + start).squeeze(1)
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Scores (B, H, W); for several classes the maximum of their min-maxed scores."""
+        """Scores (B, H, W). Several classes give the maximum of their scores, each min-maxed."""
         if self.class_specific:
             return self.merged_map(images, targets)
         self.check_inputs(images, targets)
@@ -190,7 +205,7 @@ class RaNEM(LearnedExplainer):
         return self.scores(features, images.shape[-2:])
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Scores (B, k, H, W) of several classes an image, from the same features."""
+        """Scores (B, k, H, W) of several classes for each image, from the same features."""
         if not self.class_specific:
             return super().class_maps(images, classes)
         features, size = self.explanandum.features(images), images.shape[-2:]
@@ -199,7 +214,7 @@ class RaNEM(LearnedExplainer):
         return torch.stack(maps, dim=1)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """The mean distance of masked images from whole ones; one forward pass shows them all."""
+        """Mean distance of the masked images from the whole ones, from a single forward pass."""
         images = batch["image"]
         with torch.no_grad():
             features, logits = self.explanandum.features_and_logits(images)
@@ -232,9 +247,16 @@ class RaNEM(LearnedExplainer):
     def masked(
         self, images: Tensor, scores: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images (B, S, 3, H, W) of which only the first k pixels of a noisy ranking are left.
+        """Masked images, and which of them lack the first k pixels instead of keeping them.
 
-        And which of them (B, S) lack these instead: with `deletion` every second one.
+        Args:
+            images: Images (B, 3, H, W) in [0, 1].
+            scores: Scores (B, H, W), whose ranking is perturbed by noise.
+            generator: Source of the noise, the numbers k and the fills.
+
+        Returns:
+            Masked images (B, S, 3, H, W), and a mask (B, S) bool that is True for the images
+            without the first k pixels: every second one with `deletion`, none otherwise.
         """
         batch, size = scores.shape[0], scores.shape[1:]
         draws = batch if self.selection["draw"] == "image" else 1
@@ -260,7 +282,13 @@ class RaNEM(LearnedExplainer):
 
 
 def draw_other_class(probabilities: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """A class (B,) beside the given one (B,), in proportion to the root of probabilities (B, K)."""
+    """Random classes (B,) that differ from the given ones.
+
+    Args:
+        probabilities: Probabilities (B, K). Classes are drawn in proportion to their square roots.
+        classes: Classes (B,) int64 that are not drawn.
+        generator: Source of the randomness, on the CPU.
+    """
     weights = (probabilities.sqrt() + 1e-6).scatter(1, classes.unsqueeze(1), 0.0)
     drawn = torch.multinomial(weights.cpu(), 1, generator=generator)
     return drawn.squeeze(1).to(classes.device)

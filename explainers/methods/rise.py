@@ -1,4 +1,4 @@
-"""RISE: average random masks, weighted by what the classifier says of the image under them."""
+"""RISE: the mean of random masks, weighted by the probability of the class under each mask."""
 
 import torch
 from torch import Tensor
@@ -11,26 +11,31 @@ from explainers.perturbation.viewer import Viewer
 
 
 class RISE(Explainer):
-    """Expected probability of the class, given that the pixel is kept: sum p M / (N probability).
+    """Expected probability of the class, given that a pixel is kept: sum p M / (N probability).
+
+    The sum is over N random masks M, and p is the probability of the class for the image masked by
+    M. One seeded set of masks serves all images. Masks and masked images are computed in batches
+    and never stored.
 
     Source: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
-    BMVC 2018, eq. 6. The paper uses 4000 masks for VGG16 and 8000 for ResNet50. One seeded set of
-    masks serves every image; masks and masked images are made batch by batch and never stored.
+    BMVC 2018, eq. 6. The paper uses 4000 masks for VGG16 and 8000 for ResNet50.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
-        masks: Number of masks, one forward pass each and image.
-        grid: Cells a side of the coarse grids, or [rows, columns].
+        masks: Number of masks, each of which takes a forward pass for each image.
+        grid: Number of cells along each side of the coarse grids, or [rows, columns].
         probability: Probability that a cell is kept.
-        fill: What replaces a pixel, as in `fills.fill`; published is "mean", zero in normalised
-            space. "images" would make a map depend on its batch and is refused.
-        batch_size: Masked images in a forward pass; it does not change the maps.
-        channels_last: Memory layout of the masked images: for most CNNs of plain convolutions the
-            faster one, for depthwise ones often the slower. It does not change the maps.
+        fill: Content that replaces pixels, see `fills.fill`; "mean" as published, which is zero in
+            normalized space. "images" is not allowed, because a map would then depend on the rest
+            of its batch.
+        batch_size: Number of masked images in a forward pass; it does not change the maps.
+        channels_last: Whether the masked images have the memory layout channels_last. It is faster
+            for most CNNs with plain convolutions, and often slower for those with depthwise ones.
+            It does not change the maps.
         seed: Seed of the masks.
 
     Raises:
-        ValueError: If a number is out of range or the fill unknown.
+        ValueError: If a number is out of range or the fill is unknown.
     """
 
     speed_only = ("batch_size", "channels_last")
@@ -57,12 +62,12 @@ class RISE(Explainer):
         self.fill, self.batch_size, self.channels_last = fill, batch_size, channels_last
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W) >= 0, about the probability of the class while the pixel is seen."""
+        """Maps (B, H, W) >= 0, about the probability of the class if the pixel is kept."""
         return self.merged_map(images, targets)
 
     @torch.no_grad()
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
+        """Maps (B, k, H, W) of several classes for each image, from one set of forward passes."""
         generator, (height, width) = self.generator(), images.shape[-2:]
         fills = self.explanandum.fill(self.fill, generator)(images).expand_as(images)
         batches = grids.rise(

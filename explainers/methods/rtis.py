@@ -13,19 +13,26 @@ from explainers.optimizers import ADAM, OptimizerOptions
 
 
 class RTIS(LearnedExplainer):
-    """Real-time image saliency: RTIS's own losses on the DeepLabV3 mask network.
+    """Real-time image saliency: the losses of RTIS with the mask network DeepLabV3.
+
+    With the default weights the loss is 10 TV + area + preserver + 5 destroyer^0.3, where TV is the
+    total variation with squared differences. The preserver is the mean of -ln p over the targets of
+    an image, where p is the probability if the mask is kept. The destroyer is the mean of p if the
+    mask is removed. An image without a target adds nothing to either.
+
+    Removed pixels show a random fill, drawn for each image and for each of the two cases. It is a
+    uniform color with noise or, half of the time, the blurred image. Its magnitudes are those of
+    RTIS, in units of the classifier's std. If the mask is kept, noise of 0.03 std is added as well.
 
     Source: Dabkowski and Gal, "Real Time Image Saliency for Black Box Classifiers", NeurIPS 2017,
-        eq. 2, on the
-    architecture and with the weights of Stalder et al., NeurIPS 2022, section 4.1: 10 TV + area +
-    preserver + 5 destroyer^0.3, where TV takes squared differences. RTIS's own code has area 8 with
-    `area_power` 0.3 and TV 0.005, and its network selects one class; here each class has its map
-    and several targets are merged by the maximum. The preserver is the mean of -ln p over an
-    image's targets, the destroyer the mean of p; an image without a target adds nothing to either.
-    What is removed shows a random alternative, drawn anew for each image and side: a uniform colour
-    with noise, or (half the time) a blurred image; magnitudes are RTIS's, in units of the
-    classifier's std. The released NN-Explainer code drew noise of std 1 by mistake; that is not
-    reproduced.
+    eq. 2, with the architecture and the weights of Stalder et al., NeurIPS 2022, section 4.1.
+
+    Differences from the released code:
+        - RTIS's own code has the area weight 8 with `area_power` 0.3, and the TV weight 0.005.
+        - RTIS's network selects one class. Here each class has its own map, and several targets are
+          merged by the maximum.
+        - The code of Stalder et al. (NN-Explainer) draws noise with std 1 by mistake. This is not
+          reproduced.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -33,10 +40,11 @@ class RTIS(LearnedExplainer):
         optimizer: Options of the training, see `optimizers.OptimizerOptions`; the learning rate is
             1e-4.
         tv: Weight of the squared total variation.
-        area: Weight of the mask's area (RTIS's paper: 1e-3; its NN-Explainer adaptation: 1).
+        area: Weight of the area of the mask; 1e-3 in RTIS's paper, 1 in its NN-Explainer
+            adaptation.
         area_power: Exponent of each mask value in the area.
-        destroyer: Weight of the class probability that is left when the mask is removed.
-        destroyer_power: Its exponent.
+        destroyer: Weight of the probability of the class that remains if the mask is removed.
+        destroyer_power: Exponent of that probability.
         seed: Seed of the method's randomness.
     """
 
@@ -63,7 +71,7 @@ class RTIS(LearnedExplainer):
         self.destroyer, self.destroyer_power = destroyer, destroyer_power
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Masks (B, H, W) in [0, 1]: the pixelwise maximum over the true targets; none gives 0."""
+        """Masks (B, H, W) in [0, 1], the pixelwise maximum over the targets, or 0 without any."""
         self.check_inputs(images, targets)
         return self.network.target_masks(self.explanandum.normalize(images), targets)
 
@@ -72,7 +80,7 @@ class RTIS(LearnedExplainer):
         return self.network.class_masks(self.explanandum.normalize(images), classes)
 
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        """The weighted terms of RTIS's eq. 2, each the mean over images."""
+        """Weighted terms of RTIS's eq. 2, each averaged over the images."""
         images, targets = batch["image"], batch["target"]
         masks = self.attribute(images, targets)
         sides = torch.cat([masks, 1 - masks])
@@ -103,10 +111,11 @@ class RTIS(LearnedExplainer):
 
 
 def alternative(images: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-    """RTIS's random fill for images (B, 3, H, W): a noisy colour, or a strong blur.
+    """RTIS's random fill for images (B, 3, H, W): a uniform color with noise, or a strong blur.
 
-    The colour lies in mean +- 0.33 std and has noise of 0.11 std. The blur is RTIS's (kernel 55,
-    sigma 11 at 224 px), scaled with the image's shorter side.
+    Both are equally likely. The color is uniform in mean +- 0.33 std, and the noise has a standard
+    deviation of 0.11 std. The blur is that of RTIS, with a kernel of 55 pixels and sigma 11 for
+    images of 224 pixels, scaled with the shorter side of the images.
     """
     batch = len(images)
     colour = (torch.rand(batch, 3, 1, 1, generator=generator) - 0.5) * 0.66

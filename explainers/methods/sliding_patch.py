@@ -1,4 +1,4 @@
-"""Sliding patch: hide each place of the image in turn and see what the class loses."""
+"""Sliding patch: the drop in probability when a patch hides each position of the image."""
 
 from typing import Literal
 
@@ -13,34 +13,38 @@ from explainers.perturbation.viewer import Viewer
 
 
 class SlidingPatch(Explainer):
-    """p(image) - p(image with a patch hidden), at the patch's centre, for patches on a grid.
+    """p(image) - p(image with a patch hidden), at the center of the patch, for patches on a grid.
+
+    p is the probability of the class. Each value belongs to one position of the patch. captum's
+    Occlusion instead averages, at each pixel, over all patches that cover it.
 
     Source: Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, as
     used in Agarwal & Nguyen, "Explaining image classifiers by removing input features using
-    generative models", ACCV 2020, section 3.3: a 29 px patch at stride 3 gives 66 x 66 values at
-    224 px. Each value belongs to one position; captum's Occlusion instead averages in each pixel
-    over all patches that cover it.
+    generative models", ACCV 2020, section 3.3. There, a patch of 29 pixels at stride 3 gives
+    66 x 66 values for an image of 224 x 224 pixels.
 
-    Forward passes an image, whatever the number of classes: 1 + r c, where r is
-    (H - patch) // stride + 1 and c is (W - patch) // stride + 1, patch and stride as scaled; 4357
-    at 224 px, 7226 at 96 px. Where the stride does not divide H - patch, fewer than `stride` rows
-    at the bottom are never hidden, and likewise at the right.
+    Cost for each image, whatever the number of classes: 1 + r c forward passes, where
+    r = (H - patch) // stride + 1 and c = (W - patch) // stride + 1, with patch and stride scaled to
+    the image. By default these are 4357 for 224 x 224 pixels and 7226 for 96 x 96. If the stride
+    does not divide H - patch, fewer than `stride` rows at the bottom are never hidden; the same
+    holds for columns at the right.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
-        patch: Side of the patch, in pixels of an image whose shorter side is 224, and scaled with
-            that side like SLOC's squares, to whole pixels and at least 1.
-        stride: Pixels from one position to the next, scaled alike.
-        fill: What the patch shows, as in `fills.fill`, but "images"; published is "mean".
-        align: How values become pixels, bilinearly both ways. "centre": each value lies at its
-            patch's centre, and beyond the outer centres the map continues unchanged. "stretched",
-            as in the paper and its released code: the grid of values fills the image, which moves
-            them outwards by up to half a patch at the border.
-        batch_size: Images in a forward pass; it does not change the maps.
+        patch: Side of the patch, in pixels of an image whose shorter side is 224 pixels. It is
+            scaled with the shorter side of the given images, like SLOC's squares, and rounded to
+            whole pixels, at least 1.
+        stride: Distance between neighboring positions in pixels, scaled in the same way.
+        fill: Content of the patch, see `fills.fill`; "mean" as published. "images" is not allowed.
+        align: Alignment of the values with the image; both ways interpolate bilinearly. "centre":
+            each value lies at the center of its patch, and the map is constant beyond the outermost
+            centers. "stretched": the grid of values fills the image, as in the paper and its
+            released code. This moves values outwards by up to half a patch at the border.
+        batch_size: Number of images in a forward pass; it does not change the maps.
         seed: Seed of the fill "noise".
 
     Raises:
-        ValueError: If a number is out of range or an option unknown.
+        ValueError: If a number is out of range or an option is unknown.
     """
 
     speed_only = ("batch_size",)
@@ -65,11 +69,11 @@ class SlidingPatch(Explainer):
         self.align, self.batch_size = align, batch_size
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W), signed: the probability that the class loses there."""
+        """Signed maps (B, H, W), the drop in probability when a pixel's surroundings are hidden."""
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, from one set of forward passes."""
+        """Maps (B, k, H, W) of several classes for each image, from one set of forward passes."""
         height, width = images.shape[-2:]
         drops = self.drops(images, classes)
         if self.align == "stretched":
@@ -82,13 +86,13 @@ class SlidingPatch(Explainer):
         return down @ drops @ across.mT
 
     def sizes(self, height: int, width: int) -> tuple[int, int]:
-        """Side of the patch and stride in pixels of an image of this size."""
+        """Side of the patch and stride, in pixels, for images of the given size."""
         scale = min(height, width) / 224
         return max(1, round(self.patch * scale)), max(1, round(self.stride * scale))
 
     @torch.no_grad()
     def drops(self, images: Tensor, classes: Tensor) -> Tensor:
-        """What hiding each position costs, (B, k, r, c), without any interpolation."""
+        """Drops in probability (B, k, r, c), one for each position of the patch."""
         height, width = images.shape[-2:]
         patch, stride = self.sizes(height, width)
         rows, columns = (range(0, extent - patch + 1, stride) for extent in (height, width))
@@ -112,7 +116,7 @@ class SlidingPatch(Explainer):
 
 
 def _at_centres(length: int, count: int, patch: int, stride: int) -> Tensor:
-    """Matrix (length, count) that interpolates linearly between the centres of patches.
+    """Matrix (length, count) that interpolates linearly between the centers of patches.
 
     Example:
         >>> _at_centres(5, 2, patch=2, stride=2)

@@ -1,4 +1,4 @@
-"""SLOC: a map whose sums under random masks come close to what the classifier says of them."""
+"""SLOC: a map whose sums over random masks approximate the classifier's responses to them."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -19,45 +19,57 @@ from explainers.perturbation.responses import PATCHES, PatchOptions
 
 
 class SLOC(Explainer):
-    """Soft local completeness: the map's sum under every mask should be the classifier's response.
+    """Soft local completeness: a map whose sum over every mask approximates the response to it.
+
+    The response to a mask is the probability of the class for the masked image, minus its
+    probability for the fill alone. The map minimizes the squared differences between its sums and
+    the responses to random masks, plus penalties that make it sparse and smooth; see the loss in
+    `completeness`.
 
     Source: Haddad, Barkan, Elisha and Koenigstein, "Soft Local Completeness: Rethinking
-    Completeness in XAI", eq. 4, and its released code. The response to a mask is the probability of
-    the class where the mask hides the image behind the fill, less that of the fill alone. Forward
-    passes do not depend on the class: `class_maps` of ten classes costs those of one.
+    Completeness in XAI", eq. 4, and its released code.
 
-    Forward passes an image and run: 1 for the image itself, `masks`, and 13 `tuning_masks` a side
-    if `probability` is None; and 1 for the fill, for all images together unless it is a blur.
+    Differences from the released code:
+        - The squares of the masks tile the image exactly. The released code takes superpixels,
+          which makes the squares a pixel larger or smaller.
+        - The masks are seeded. All images with the same keep probabilities share one set.
+        - The keep probabilities are chosen for the predicted class of the image, so that all
+          classes share the masks.
 
-    We differ from the released code: squares tile exactly, where superpixels make them a pixel
-    larger or smaller there; the masks are seeded, one set for all images with the same keep
-    probabilities; these follow the image's predicted class, so that all classes share the masks.
+    Cost for each image and run: 1 forward pass of the image, `masks` forward passes, and 13
+    `tuning_masks` for each side if `probability` is None. The fill costs 1 forward pass for all
+    images together, or 1 for each image if it is a blur. Forward passes do not depend on the class:
+    `class_maps` of ten classes costs as many as of one.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
         masks: Number of masks.
         patches: Options of the masks, see `responses.PatchOptions`.
-        fill: What replaces a pixel, as in `fills.fill`, but "images"; published is "mean".
+        fill: Content that replaces pixels, see `fills.fill`; "mean" as published. "images" is not
+            allowed.
         solver: Options of the solver, see `completeness.SolverOptions`.
-        lambda1: Weight of the sum of absolute values.
-        lambda2: Weight of the sum of squared neighbour differences.
-        units: Of lambda1 and lambda2. "released": as the code and, by their numbers, the paper's
-            tables mean them: lambda1 / (3 H W), and lambda2 times H / (H - 1) down, W / (W - 1)
-            across. "paper": as eq. 4 prints them; there lambda1 of 0.01 gives a map of zeros.
-        start: Checkpoint of an explainer of the same classifier; the optimisation begins with its
-            map instead of noise.
-        runs: Independent repetitions, each with its own masks and noise.
-        aggregation: Of the runs' maps, pixel by pixel: "mean", "median", "min" or "product" (its
-            root, which ranks alike; 0 where a map is not positive).
-        share: Take the responses that an SLOC with the same masks and fill has just measured on the
-            same images, for tables of settings that leave the masks alone. The `seconds` then leave
-            out the forward passes.
-        batch_size: Masked images in a forward pass; it does not change the maps.
-        channels_last: Memory layout of these batches; which is faster depends on the network.
+        lambda1: Weight of the sum of the absolute values of the map.
+        lambda2: Weight of the sum of the squared differences of neighboring pixels.
+        units: Units of lambda1 and lambda2. "released": as in the code and, judging by their
+            values, in the paper's tables: lambda1 is divided by 3 H W, lambda2 is multiplied by
+            H / (H - 1) for vertical and W / (W - 1) for horizontal neighbors. "paper": as printed
+            in eq. 4, where lambda1 = 0.01 gives a map of zeros.
+        start: Path of a checkpoint of an explainer of the same classifier. The optimization starts
+            from its map instead of noise.
+        runs: Number of independent runs, each with its own masks and noise.
+        aggregation: Pixelwise aggregation of the runs' maps: "mean", "median", "min" or "product".
+            The product is given as the geometric mean, which ranks pixels alike, and is 0 where a
+            map is not positive.
+        share: Whether to reuse the responses that the previous SLOC with the same masks and fill
+            measured on the same images, for tables of settings that do not affect the masks. The
+            `seconds` of such a table leave out the forward passes.
+        batch_size: Number of masked images in a forward pass; it does not change the maps.
+        channels_last: Whether these batches have the memory layout channels_last. Which layout is
+            faster depends on the network.
         seed: Seed of the masks and the noise.
 
     Raises:
-        ValueError: If an argument is out of range, or `start` explains another classifier.
+        ValueError: If an argument is out of range, or if `start` explains another classifier.
     """
 
     speed_only = ("batch_size", "channels_last")
@@ -121,19 +133,18 @@ class SLOC(Explainer):
             raise ValueError("lr, lr_decay, lambda1 and lambda2 must not be negative")
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Maps (B, H, W), signed: their sum is about the response to the image."""
+        """Signed maps (B, H, W), whose sum is about the response to the whole image."""
         return self.merged_map(images, targets)
 
     @torch.no_grad()
     def class_maps(self, images: Tensor, classes: Tensor, start: Tensor | None = None) -> Tensor:
-        """Maps (B, k, H, W) of several classes an image, from one set of forward passes.
+        """Maps (B, k, H, W) of several classes for each image, from one set of forward passes.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
-            classes: (B, k) int64.
-            start: Maps (B, H, W) or (B, k, H, W) to begin with, instead of noise or the maps of the
-                `start` checkpoint. Like these they are scaled so that each sums to the response to
-                its image.
+            images: Images (B, 3, H, W) in [0, 1].
+            classes: Classes (B, k) int64.
+            start: Initial maps (B, H, W) or (B, k, H, W) that replace the noise or the maps of the
+                `start` checkpoint. Like these, each is scaled to sum to the response to its image.
         """
         maps = [self._run(images, classes, run, start) for run in range(self.runs)]
         return aggregate(torch.stack(maps), self.aggregation)
@@ -142,16 +153,16 @@ class SLOC(Explainer):
     def map_over_steps(
         self, images: Tensor, targets: Tensor, steps: Sequence[int], start: Tensor | None = None
     ) -> Tensor:
-        """The map of the first run after each of `steps`, (len(steps), B, H, W): SLOC's figure 3.
+        """Maps (len(steps), B, H, W) of the first run after several steps, as in SLOC's figure 3.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
-            targets: One-hot (B, K) bool.
-            steps: Which steps of the solver; 0 is where it begins.
-            start: As in `class_maps`.
+            images: Images (B, 3, H, W) in [0, 1].
+            targets: One-hot targets (B, K) bool.
+            steps: Numbers of steps of the solver. 0 gives the initial map.
+            start: Initial maps, as in `class_maps`.
 
         Raises:
-            ValueError: If targets are not one-hot, or the solver takes fewer steps.
+            ValueError: If targets are not one-hot, or if the solver takes fewer steps.
         """
         self.check_inputs(images, targets)
         if bool((targets.sum(dim=1) != 1).any()):
@@ -166,7 +177,7 @@ class SLOC(Explainer):
     def measure_responses(
         self, images: Tensor, classes: Tensor, run: int = 0
     ) -> responses.ResponseSet:
-        """Responses to this method's masks in a run; see `responses.measure_responses`."""
+        """Responses to the masks of a run, see `responses.measure_responses`."""
         scale, count = min(images.shape[-2:]) / 224, len(self.sides)
         sampling = responses.Sampling(
             sides=tuple(max(1, round(side * scale)) for side in self.sides),
@@ -182,7 +193,7 @@ class SLOC(Explainer):
         )
 
     def _seeds(self, run: int) -> list[int]:
-        """Seeds of a run's masks and of its noise."""
+        """Seeds of the masks and of the noise of a run."""
         draws = torch.randint(2**62, (run + 1, 2), generator=self.generator())
         seeds: list[int] = draws[run].tolist()
         return seeds
@@ -192,7 +203,7 @@ class SLOC(Explainer):
         return fills.expand(-1, -1, *images.shape[-2:])
 
     def gap(self, sums: PatchSums) -> completeness.Gap:
-        """The problem of a mask set, with this method's weights."""
+        """Optimization problem of a set of masks, with this method's weights."""
         height, width = sums.size
         if self.units == "paper":
             return completeness.Gap(sums, self.lambda1, (self.lambda2, self.lambda2))
@@ -232,7 +243,7 @@ class SLOC(Explainer):
     def _begin(
         self, images: Tensor, classes: Tensor, whole: Tensor, run: int, start: Tensor | None
     ) -> Tensor:
-        """Maps (B, k, H, W) to begin with, each with the sum `whole` (B, k)."""
+        """Initial maps (B, k, H, W), scaled to the sums `whole` (B, k)."""
         if start is not None:
             maps = start if start.ndim == 4 else start[:, None]
         elif self.start is not None:
@@ -253,7 +264,7 @@ class SLOC(Explainer):
                 return completeness.admm(
                     completeness.factors(gap), wanted, begin, self.steps, watch
                 )
-            # The released code counts all colours, and its gradients are three times ours.
+            # The released code counts each color channel, so its gradients are three times ours.
             lr, eps = self.solver["lr"] / (3 * begin[0].numel()), 1e-8 / 3
             decay = self.solver["lr_decay"]
             return completeness.adam(
@@ -262,7 +273,7 @@ class SLOC(Explainer):
 
 
 def aggregate(maps: Tensor, how: str) -> Tensor:
-    """Combine the maps of several runs (R, ...), pixel by pixel: see `SLOC`.
+    """Pixelwise aggregation of the maps of several runs (R, ...), see `SLOC`.
 
     Example:
         >>> runs = torch.tensor([[1.0, 4.0, 2.0], [4.0, 4.0, -1.0]])

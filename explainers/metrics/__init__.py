@@ -1,1 +1,1 @@
-"""One file a family of metrics."""
+"""Metrics of explanations, one module per family."""

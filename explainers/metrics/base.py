@@ -1,4 +1,4 @@
-"""The base of all metrics: values per image, so that no batching or process count matters."""
+"""Base class of all metrics, which keep one value per image."""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,34 +16,41 @@ from explainers.metrics import statistics
 
 
 class PerImageMetric(Metric):
-    """Scores images one by one and keeps every value; `compute` gives figures over distinct images.
+    """Base class of metrics that score each image and keep every value.
 
-    Subclasses name their columns and inputs and implement `score`. Inputs are of `maps` (B, H, W),
-    `images` (B, 3, H, W), `targets` (B, K) bool (what the map explains), `mask` (B, H, W) bool
-    (where the targets are), `void` (B, H, W) bool (pixels that count nowhere), `labels` (B, K) bool
-    (what the image shows), `logits` and `masked_logits` (B, K) of the images and of the images kept
-    under the maps, `explanandum`, `explainer`, `seconds` (B,) and `passes` (B, 2). Every metric may
-    be handed all of them and takes its share.
+    Each metric has columns (`names`) with one value per image. `compute` reduces them to the final
+    scores (`reports`) over the distinct images. Subclasses set `names` and `needs` and implement
+    `score`. Any metric may be given all of these inputs and uses only those it names:
 
-    An image's values do not depend on the other images, but for the last bits of what most
-    classifiers say, which depend on the size of the batch: updates with one image each give the
-    same bits in any order and on any number of processes.
+    - `maps` (B, H, W) and `images` (B, 3, H, W)
+    - `targets` (B, K) bool: the classes that the map explains
+    - `labels` (B, K) bool: the classes that the image shows
+    - `mask` (B, H, W) bool: the pixels of the targets
+    - `void` (B, H, W) bool: pixels that are ignored
+    - `boxes` (B, M, 5) and `parts` (B, K, P, H, W) bool: boxes and parts of the objects
+    - `logits` (B, K) of the images, and `masked_logits` (B, K) of the images masked by their maps
+    - `explanandum` and `explainer`
+    - `seconds` (B,) and `passes` (B, 2): the cost of the maps
+
+    The values of an image do not depend on the other images. The exception is rounding: the last
+    bits of the logits of most classifiers depend on the size of the batch. Updates with one image
+    each give the same bits in any order and on any number of processes.
     """
 
-    names: tuple[str, ...] = ()  # columns, one value an image each
+    names: tuple[str, ...] = ()  # columns, each with one value per image
     needs: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()  # inputs taken where they exist
+    optional: tuple[str, ...] = ()  # inputs that are used if available
     per_class = (
-        False  # True: follows one class, one-hot; False: scores the merged map of the whole target
+        False  # True: scores the map of a single class; False: the merged map of all target classes
     )
     wants_unit_maps = (
-        False  # True: maps must lie in [0, 1], so those that are not masks get min-maxed before
+        False  # True: maps must lie in [0, 1]; those that are not masks are min-max scaled first
     )
-    speed_only: tuple[str, ...] = ()  # arguments that change speed and memory, but no value
-    # torchmetrics knows only one figure a metric, hence one direction
+    speed_only: tuple[str, ...] = ()  # arguments that affect only speed and memory, not the values
+    # torchmetrics assumes one score per metric, hence one direction
     higher_is_better: bool | dict[str, bool] = True  # type: ignore[assignment]
     full_state_update = False
-    index: list[Tensor]  # one tensor instead of a list while processes are synchronised
+    index: list[Tensor]  # a single tensor instead while the processes are synchronized
     values: list[Tensor]
 
     def __init__(self) -> None:
@@ -53,24 +60,26 @@ class PerImageMetric(Metric):
 
     @abstractmethod
     def score(self, *args: Any, **inputs: Any) -> dict[str, Tensor]:
-        """Values (B,) of each column for a batch; NaN where an image has no value."""
+        """Compute the values (B,) of each column for a batch; NaN where an image has no value."""
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """Names of the figures that `aggregate` returns."""
+        """Names of the scores that `aggregate` returns."""
         return self.names
 
     def direction(self, figure: str) -> bool:
-        """Whether a larger `figure` (one of `reports`) is better."""
+        """Whether a higher value of `figure`, one of `reports`, is better."""
         better = self.higher_is_better
         return better[figure] if isinstance(better, dict) else better
 
     @torch.no_grad()
     def measure(self, **inputs: Any) -> dict[str, Tensor]:
-        """Score a batch, given at least the needed inputs; missing logits are computed if possible.
+        """Compute the values of a batch from at least the inputs that the metric needs.
+
+        Logits that are needed but not given are computed if possible.
 
         Returns:
-            Each column (B,), float64 on the CPU.
+            Values (B,) of each column, float64 on the CPU.
 
         Raises:
             ValueError: If a needed input is missing, or `score` does not return the columns.
@@ -88,12 +97,12 @@ class PerImageMetric(Metric):
         return {name: exact(values[name]) for name in self.names}
 
     def update(self, index: Tensor, label: Tensor | None = None, **inputs: Any) -> None:
-        """Score a batch and keep its values.
+        """Compute the values of a batch and keep them.
 
         Args:
             index: Position of each image in its data set, (B,) int64.
-            label: Class that a per-class metric follows, (B,) int64.
-            **inputs: See the class; the metric picks what it needs.
+            label: Class of each map, (B,) int64, for metrics that score single classes.
+            **inputs: Inputs as listed for the class.
 
         Raises:
             ValueError: If a needed input is missing.
@@ -108,26 +117,26 @@ class PerImageMetric(Metric):
         )
 
     def add(self, index: Tensor, values: Tensor) -> None:
-        """Keep values (B, len(names)) of rows `index` (B, 2): image, and class or -1 if merged."""
+        """Keep values (B, len(names)) of rows `index` (B, 2): image, and class or -1 for all."""
         self.index.append(index.to(self.device, torch.int64))
         self.values.append(values.to(self.device, torch.float64))
         self._computed, self._update_count = None, max(1, self._update_count)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather all processes' rows; one that saw no image joins in with none."""
+        """Gather the rows of all processes; a process without images contributes none."""
         if not len(self.index):
             self.add(torch.empty(0, 2), torch.empty(0, len(self.names)))
         super().sync(*args, **kwargs)
 
     def per_image(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
-        """Distinct (image, class) rows (N, 2) in order, and each column (N,)."""
+        """Distinct (image, class) rows (N, 2) in ascending order, and each column (N,)."""
         if not len(self.index):
             return np.empty((0, 2), dtype=np.int64), {name: np.empty(0) for name in self.names}
         index = dim_zero_cat(self.index).cpu().numpy()
         values = dim_zero_cat(self.values).cpu().numpy()
         order = np.lexsort(
             (*values.T[::-1], index[:, 1], index[:, 0])
-        )  # the values decide between repeated rows
+        )  # the values decide which repeated row is kept
         index, values = index[order], values[order]
         first = np.ones(len(index), dtype=bool)
         first[1:] = (index[1:] != index[:-1]).any(axis=1)
@@ -136,26 +145,27 @@ class PerImageMetric(Metric):
         )
 
     def aggregate(self, values: statistics.Columns) -> dict[str, float]:
-        """Figures from per-image columns (N,): the means of the known values, if not overridden."""
+        """Scores from per-image columns (N,); by default their means without missing values."""
         return {name: statistics.nan_mean(values[name]) for name in self.names}
 
     def averaged(self, values: statistics.Columns) -> statistics.Columns:
-        """Per-image values (N,) of each figure that is the mean of such values, from the columns.
+        """Per-image values (N,) of those scores that are a mean over images, from the columns.
 
-        Figures of the whole data, such as a ratio of sums, have none and cannot be tested in pairs.
+        Scores of the whole data set, such as a ratio of sums, have no per-image values. Paired
+        tests leave them out.
         """
         return {name: values[name] for name in self.reports if name in self.names}
 
     def details(self, values: statistics.Columns) -> str:
-        """Further lines for a printed report, from per-image columns (N,); none by default."""
+        """Additional lines of the printed report from per-image columns (N,); none by default."""
         return ""
 
     def note(self, size: tuple[int, int]) -> str:
-        """What a reader of the table must know, for images (H, W); nothing by default."""
+        """Note for readers of the table, for images of size (H, W); empty by default."""
         return ""
 
     def compute(self) -> dict[str, Tensor]:
-        """Each figure over the distinct images; an image's classes are averaged first."""
+        """Each score over the distinct images; the classes of an image are averaged first."""
         index, columns = self.per_image()
         _, means = statistics.by_image(
             index[:, 0], np.stack([columns[n] for n in self.names], axis=1)
@@ -178,20 +188,23 @@ def _with_logits(needs: tuple[str, ...], inputs: dict[str, Any]) -> dict[str, An
 
 
 def masked_logits(explanandum: Explanandum, images: Tensor, maps: Tensor) -> Tensor:
-    """Logits (B, K) of images (B, 3, H, W) under maps (B, H, W) in [0, 1]; the mean fills."""
+    """Logits (B, K) of images (B, 3, H, W) masked by maps (B, H, W) in [0, 1].
+
+    The mean color replaces what the maps remove.
+    """
     logits: Tensor = explanandum(masking.blend(images, maps, explanandum.mean))
     return logits
 
 
 def exact(values: Tensor) -> Tensor:
-    """Values in float64 on the CPU: sums do not depend on the batch there, and MPS has none."""
+    """Values in float64 on the CPU, where sums do not depend on the batch; MPS has no float64."""
     return values.detach().cpu().double().contiguous()
 
 
 def pixel_sum(planes: Tensor) -> Tensor:
-    """Sum over the pixels of each plane: (B, H, W) -> (B,) float64.
+    """Sums (B,) float64 over the pixels of planes (B, H, W).
 
-    Rows first, then columns: a single sum over a large plane is split among threads when the batch
-    has one image, and would end in another last bit.
+    The sum over columns is computed before the sum over rows. A single sum over a large plane is
+    split among threads if the batch has one image, and would then differ in its last bit.
     """
     return exact(planes).sum(dim=2).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Boxes: around the bright part of a map, and how much two of them overlap."""
+"""Boxes around the brightest part of a map, and the overlap of boxes."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,9 +11,10 @@ from explainers.metrics.base import exact, pixel_sum
 
 
 def tight_boxes(kept: Tensor) -> Tensor:
-    """Smallest boxes around pixels: (..., H, W) bool -> (..., 4) int64, zeros where there are none.
+    """Smallest boxes (..., 4) int64 around the true pixels of masks (..., H, W) bool.
 
-    A box is left, top, right, bottom; right and bottom are the first column and row outside.
+    A box is (left, top, right, bottom), where right and bottom are the first column and row outside
+    the box. Masks without true pixels give zeros.
 
     Example:
         >>> tight_boxes(torch.tensor([[False, False, True], [False, True, False]])).tolist()
@@ -26,7 +27,7 @@ def tight_boxes(kept: Tensor) -> Tensor:
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes (..., 4), broadcast: -> (...) float64; empty boxes give 0.
+    """Intersection over union (...) float64 of broadcast boxes (..., 4); empty boxes give 0.
 
     Example:
         >>> box_iou(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 0, 3, 2])).item()  # 2 / 6
@@ -45,19 +46,19 @@ def map_boxes(
     relative_to: Literal["max", "mean"] = "max",
     largest_component: bool = False,
 ) -> Tensor:
-    """Boxes around the pixels of at least alpha times the map's maximum or mean.
+    """Boxes around the pixels whose value is at least alpha times the map's maximum or mean.
 
-    Values below 0 count as 0, and a map without positive values gives the whole image. The
-    brightest pixel is always in, however large alpha times the mean is.
+    Values below 0 count as 0. A map without positive values gives the whole image. The brightest
+    pixel is always inside the box, even if alpha times the mean exceeds its value.
 
     Args:
-        maps: (B, H, W).
+        maps: Maps (B, H, W).
         alphas: Thresholds >= 0.
-        relative_to: Of what they are fractions.
-        largest_component: Box only the largest 4-connected component.
+        relative_to: Statistic of the map that alpha multiplies.
+        largest_component: Whether the box encloses only the largest 4-connected component.
 
     Returns:
-        (B, len(alphas), 4) int64, on the CPU; see `tight_boxes`.
+        Boxes (B, len(alphas), 4) int64 on the CPU, as in `tight_boxes`.
     """
     maps = exact(maps).clamp_min(0)
     top = maps.amax(dim=(1, 2))

@@ -1,4 +1,4 @@
-"""What the classifier says about images kept under masks (NN-Explainer, sections 4.2 and B)."""
+"""Predictions of the classifier on masked images (NN-Explainer, sections 4.2 and B)."""
 
 from typing import Any
 
@@ -19,16 +19,17 @@ THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 class ClassSpecificity(PerImageMetric):
     """Probability of a present class under its own mask and under the masks of other classes.
 
-    For each image showing class t and each selected class c: the image is kept where the map of c
-    exceeds 0.1, 0.2, ... 0.9, and the softmax probability of t is averaged over the nine. Cell (t,
-    c) averages over the images. The figures are the mean diagonal (`own`, high is good) and the
-    mean of the rest (`other`, low is good). The column "none" is the unmasked image.
+    For each image that shows class t and each selected class c, the image is masked to the pixels
+    where the map of c exceeds 0.1, 0.2, ..., 0.9. The softmax probability of t is averaged over
+    these nine masked images. Cell (t, c) of the table is the mean over all images. The column
+    "none" holds the probabilities of the unmasked images. The scores are the mean of the diagonal
+    cells (`own`, higher is better) and the mean of the others (`other`, lower is better).
 
     Source: Stalder et al., NeurIPS 2022, section 4.2 and table 1, where the classes are cat, dog,
     person, car and bottle.
 
     Args:
-        classes: Class numbers or names; None takes the first five.
+        classes: Indices or names of the selected classes; None selects the first five.
     """
 
     needs = ("images", "labels", "logits", "explanandum", "explainer")
@@ -44,11 +45,11 @@ class ClassSpecificity(PerImageMetric):
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """The two figures."""
+        """Names of the two scores."""
         return ("ClassSpecificity/own", "ClassSpecificity/other")
 
     def class_ids(self, explanandum: Explanandum) -> list[int]:
-        """Numbers of the selected classes.
+        """Indices of the selected classes.
 
         Raises:
             ValueError: If the explanandum has no such class.
@@ -72,7 +73,7 @@ class ClassSpecificity(PerImageMetric):
         explanandum: Explanandum,
         explainer: Any,
     ) -> dict[str, Tensor]:
-        """All cells (B,) of images with labels (B, K); NaN where an image lacks the row's class."""
+        """All cells (B,) for images with labels (B, K); NaN if an image lacks the row's class."""
         ids = self.class_ids(explanandum)
         size = len(self.rows)
         present = labels[:, ids].bool()  # (B, k)
@@ -98,18 +99,18 @@ class ClassSpecificity(PerImageMetric):
         return dict(zip(self.names, cells.flatten(1).unbind(1), strict=True))
 
     def table(self, values: Columns) -> NDArray[np.float64]:
-        """Mean probabilities (k, k + 1): rows are classes of images, columns of masks, and none."""
+        """Mean probabilities (k, k + 1): classes of images by classes of masks, and "none" last."""
         means = np.array([nan_mean(values[name]) for name in self.names])
         return means.reshape(len(self.rows), len(self.rows) + 1)
 
     def aggregate(self, values: Columns) -> dict[str, float]:
-        """Mean of the diagonal cells, and of the others."""
+        """Mean of the diagonal cells, and mean of the others."""
         cells = self.table(values)[:, :-1]
         own = np.eye(len(cells), dtype=bool)
         return dict(zip(self.reports, (nan_mean(cells[own]), nan_mean(cells[~own])), strict=True))
 
     def details(self, values: Columns) -> str:
-        """The table of percentages, as the paper prints it."""
+        """The table in percent, as printed in the paper."""
         width = max(8, *(len(row) + 2 for row in self.rows))
         lines = ["".join(name.rjust(width) for name in ("", *self.rows, "none"))]
         for name, row in zip(self.rows, self.table(values), strict=True):
@@ -121,7 +122,7 @@ class ClassSpecificity(PerImageMetric):
 
 
 def _mean_probabilities(explanandum: Explanandum, images: Tensor, maps: Tensor) -> Tensor:
-    """Softmax probabilities (B, K) under maps (B, H, W), averaged over the thresholds."""
+    """Softmax probabilities (B, K) of images masked by maps (B, H, W), averaged over thresholds."""
     logits = [masked_logits(explanandum, images, (maps > t).to(images.dtype)) for t in THRESHOLDS]
     return torch.stack([exact(value).softmax(dim=1) for value in logits]).mean(dim=0)
 
@@ -129,17 +130,21 @@ def _mean_probabilities(explanandum: Explanandum, images: Tensor, maps: Tensor) 
 class MaskedClassification(PerImageMetric):
     """Micro-averaged precision, recall and F1 of the classifier on masked and on clean images.
 
-    Counted over all (image, class) pairs against the labels. A single-label classifier predicts its
-    top class, so its three figures coincide with the accuracy.
+    Predictions are compared with the labels over all pairs of an image and a class. A single-label
+    classifier predicts its most probable class, so that its precision, recall and F1 all equal its
+    accuracy.
 
-    Source: Stalder et al., NeurIPS 2022, appendix B. The released code predicts a class on masked
-    images from a logit of -1 on, since masks lower all logits: set `masked_threshold: -1` for the
-    published numbers.
+    Source: Stalder et al., NeurIPS 2022, appendix B.
+
+    Differences from the released code:
+        - The default threshold on masked images is a logit of 0. The released code uses -1, because
+          masks lower all logits: set `masked_threshold: -1` for the published numbers.
 
     Args:
         masked_threshold: Logit above which a multi-label classifier predicts a class on masked
             images.
-        clean_threshold: The same on clean images.
+        clean_threshold: Logit above which a multi-label classifier predicts a class on clean
+            images.
     """
 
     names = ("masked_tp", "masked_fp", "masked_fn", "clean_tp", "clean_fp", "clean_fn")
@@ -152,7 +157,7 @@ class MaskedClassification(PerImageMetric):
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """Three figures on masked images, three on clean ones."""
+        """Names of three scores on masked images and three on clean images."""
         return tuple(
             f"{kind}{figure}"
             for kind in ("Masked", "Clean")
@@ -162,7 +167,7 @@ class MaskedClassification(PerImageMetric):
     def score(
         self, labels: Tensor, logits: Tensor, masked_logits: Tensor, explanandum: Explanandum
     ) -> dict[str, Tensor]:
-        """True positives, false positives and false negatives (B,) of each image."""
+        """Numbers (B,) of true positives, false positives and false negatives of each image."""
         columns: dict[str, Tensor] = {}
         for kind, values, threshold in (
             ("masked", masked_logits, self.masked_threshold),
@@ -176,7 +181,7 @@ class MaskedClassification(PerImageMetric):
         return columns
 
     def aggregate(self, values: Columns) -> dict[str, float]:
-        """The six figures of summed counts; NaN where nothing was predicted or nothing is there."""
+        """The six scores from summed counts; NaN if their denominator is 0."""
         figures: dict[str, float] = {}
         for kind in ("Masked", "Clean"):
             tp, fp, fn = (

@@ -1,4 +1,4 @@
-"""How concentrated a map is, whatever it points at."""
+"""How concentrated a map is, regardless of what it highlights."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from explainers.metrics.base import PerImageMetric, exact, pixel_sum
 
 
 def entropy(maps: Tensor) -> Tensor:
-    """Entropy in nats of |map| as a distribution over pixels: (B, H, W) -> (B,) in [0, ln HW].
+    """Entropy (B,) in nats, in [0, ln HW], of |map| as a distribution over pixels, (B, H, W).
 
     NaN where the map is 0 everywhere.
 
@@ -21,7 +21,7 @@ def entropy(maps: Tensor) -> Tensor:
 
 
 def gini(maps: Tensor) -> Tensor:
-    """Gini index of |map|: 0 for a constant map, 1 - 1/HW for a single pixel; (B, H, W) -> (B,).
+    """Gini index (B,) of |map|, (B, H, W): 0 for a constant map, 1 - 1/HW for a single pixel.
 
     NaN where the map is 0 everywhere.
 
@@ -37,9 +37,11 @@ def gini(maps: Tensor) -> Tensor:
 
 
 class Complexity(PerImageMetric):
-    """`entropy` of the map: low if few pixels carry it all.
+    """Entropy of the map, which is low if the map is concentrated in few pixels; see `entropy`.
 
-    Source: Bhatt et al., IJCAI 2020, eq. 5, as in quantus. A zero map is missing. No forward.
+    A map of zeros has no value. Cost: no forward passes.
+
+    Source: Bhatt et al., IJCAI 2020, eq. 5, as in quantus.
     """
 
     names = ("Complexity",)
@@ -47,20 +49,24 @@ class Complexity(PerImageMetric):
     higher_is_better = False
 
     def score(self, maps: Tensor) -> dict[str, Tensor]:
-        """Entropy (B,) of maps (B, H, W) as they are."""
+        """Entropy (B,) of maps (B, H, W), without rescaling."""
         return {"Complexity": entropy(maps)}
 
 
 class Sparseness(PerImageMetric):
-    """`gini` index of the map: high if few pixels carry it all.
+    """Gini index of the map, which is high if the map is concentrated in few pixels; see `gini`.
 
-    Source: Chalasani et al., ICML 2020, as in quantus, without its 1e-7 added to every pixel. A
-    zero map is missing. No forward.
+    A map of zeros has no value. Cost: no forward passes.
+
+    Source: Chalasani et al., ICML 2020, as in quantus.
+
+    Differences from the released code:
+        - No 1e-7 is added to every pixel, as quantus does.
     """
 
     names = ("Sparseness",)
     needs = ("maps",)
 
     def score(self, maps: Tensor) -> dict[str, Tensor]:
-        """Gini index (B,) of maps (B, H, W) as they are."""
+        """Gini index (B,) of maps (B, H, W), without rescaling."""
         return {"Sparseness": gini(maps)}

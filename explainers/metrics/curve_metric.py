@@ -1,4 +1,4 @@
-"""What the metrics that follow perturbation curves share."""
+"""Base class of the metrics that are computed from perturbation curves."""
 
 from abc import abstractmethod
 from typing import Literal
@@ -16,7 +16,18 @@ Value = Literal["probability", "logit", "hit", "unchanged"]
 
 
 class CurveMetric(PerImageMetric):
-    """Follows one class, one-hot; `Score` decides which, and with it the map."""
+    """Base class of metrics of the perturbation curves of one class, given as a one-hot target.
+
+    `Score` selects the class and provides its map.
+
+    Args:
+        draws: Number of points of each curve to evaluate, drawn at random; None evaluates all.
+        batch_size: Number of perturbed images in each forward pass.
+        channels_last: Whether these batches are in the channels-last memory layout.
+
+    Raises:
+        ValueError: If `draws` is below 1.
+    """
 
     needs = ("images", "maps", "targets", "explanandum")
     per_class = True
@@ -32,10 +43,10 @@ class CurveMetric(PerImageMetric):
 
     @abstractmethod
     def setting(self, size: tuple[int, int]) -> Curve:
-        """One of the metric's curves for images (H, W); all of them have as many points."""
+        """One of the metric's curves for images of size (H, W); all have equally many points."""
 
     def note(self, size: tuple[int, int]) -> str:
-        """How far estimates from drawn points may be from the whole area, for images (H, W)."""
+        """Error bound of areas that are estimated from drawn points, for images of size (H, W)."""
         if self.draws is None:
             return ""
         points = len(self.setting(size).replaced(size[0] * size[1])) - 1
@@ -55,12 +66,12 @@ class CurveMetric(PerImageMetric):
         explanandum: Explanandum,
         seed: int = 0,
     ) -> list[Responses]:
-        """Responses along each curve, or at its drawn points; `curves.run` with our batches."""
+        """Responses along each curve, or only at its drawn points; see `curves.run`."""
         count = len(settings)
         if self.draws is not None:
             generator = torch.Generator().manual_seed(seed)
             settings = [drawn(c, maps[0].numel(), self.draws, generator) for c in settings]
-            settings.append(Curve(counts=(0,)))  # the image itself, which "unchanged" compares with
+            settings.append(Curve(counts=(0,)))  # the clean image, needed by "unchanged"
         found = curves.run(
             explanandum,
             images,
@@ -74,12 +85,12 @@ class CurveMetric(PerImageMetric):
         return found[:count]
 
     def area(self, points: Tensor) -> Tensor:
-        """Areas (B,) of curves (B, n + 1), or of their drawn points, which all count alike."""
+        """Areas (B,) under curves (B, n + 1), or the mean of their drawn points."""
         return curves.auc(points, "trapezoid" if self.draws is None else "mean")
 
 
 def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:
-    """The points of a curve as numbers, (B, n + 1) float64: see `CurveAUC`."""
+    """Heights of the points of a curve, (B, n + 1) float64; `value` is explained at `CurveAUC`."""
     if value == "probability":
         return found.probability
     if value == "logit":

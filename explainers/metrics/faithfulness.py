@@ -1,4 +1,4 @@
-"""Faithfulness: what the classifier says while pixels vanish or appear in the order of the map."""
+"""Faithfulness: response of the classifier as pixels are removed or restored in map order."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +17,13 @@ from explainers.perturbation.curves import Curve, Order
 
 
 class AreaOptions(TypedDict, total=False):
-    """How the points of a curve become one number.
+    """Options for the area under a curve.
 
     Args:
-        rule: "trapezoid" or "mean" of the points.
-        part: Fractions of the steps between which points count.
-        skip_first: Leave out the first of these points.
-        scale: Factor of the result, such as 100.
+        rule: "trapezoid" for the trapezoidal rule, or "mean" for the mean of the points.
+        part: Range of the curve that counts, [start, end] as fractions of its steps.
+        skip_first: Whether to leave out the first point of that range.
+        scale: Factor that multiplies the area, such as 100.
     """
 
     rule: Literal["trapezoid", "mean"]
@@ -36,12 +36,11 @@ class FillOptions(TypedDict, total=False):
     """Options of a fill.
 
     Args:
-        sigma: Width of "blur" in pixels.
-        bank: Folder of pictures for "images"; None takes other images of the batch, and the value
-            then depends on the batch.
-        count: Number of curves with independent fills "noise" or "images"; the result is the mean
-            over them.
-        seed: Seed of these fills.
+        sigma: Width of the fill "blur" in pixels.
+        bank: Folder of pictures for the fill "images". None takes other images of the batch, so
+            that the value depends on the batch.
+        count: Number of independent fills "noise" or "images"; the curves are averaged over them.
+        seed: Seed of the fills "noise" and "images".
     """
 
     sigma: float
@@ -57,28 +56,31 @@ FILL: FillOptions = {"sigma": 10.0, "bank": None, "count": 1, "seed": 0}
 class RISECurves(CurveMetric):
     """Areas under RISE's insertion and deletion curves of the probability, and their difference.
 
-    Deletion replaces the most relevant pixels by the mean colour first; insertion restores them
-    first in an image blurred by RISE's kernel. All values are in [0, 1], Faithfulness in [-1, 1].
-    n steps take 2 n + 1 forward passes an image: both curves end in the image itself.
+    Deletion replaces pixels by the mean color, insertion restores pixels of an image blurred by
+    RISE's kernel; both start with the most relevant pixels. Areas are in [0, 1]. Faithfulness is
+    insertion minus deletion, in [-1, 1]. Cost for each image, with n steps: 2 n + 1 forward passes,
+    as both curves contain the unchanged image.
 
-    Source: Petsiuk et al., "RISE", BMVC 2018, and its released CausalMetric; Faithfulness: Ra-NEM,
-    section 4. Pixels of equal relevance: the later changes first, where the code leaves it open.
+    Source: RISE (Petsiuk et al., BMVC 2018), released CausalMetric; Faithfulness: Ra-NEM, sec. 4.
+
+    Differences from the released code:
+        - Of pixels of equal relevance, the later one changes first. The code leaves this open.
 
     Args:
-        pixels: Pixels a step; without `steps` too, the width of the image (224 steps at 224 px), as
-            RISE and Ra-NEM do. Generative-removal papers take 1792.
-        steps: Equal steps instead.
-        deletion_fill: Name of a fill, see `fills.fill`.
-        insertion_fill: Name of a fill.
-        draws: Look at so many points of each curve only, drawn without replacement, the same for
-            all images: an estimate by Monte Carlo (Ra-NEM, eq. 6). With `pixels` 1 the points are
-            drawn from all H W. How far it may be off stands below the table.
-        batch_size: Perturbed images a forward pass.
-        channels_last: Memory layout of these batches.
+        pixels: Number of pixels per step. Without `pixels` and `steps` it is the width of the image
+            (224 steps at 224 px), as in RISE and Ra-NEM. Generative-removal papers use 1792.
+        steps: Number of equal steps, instead of `pixels`.
+        deletion_fill: Name of the fill for deletion, see `fills.fill`.
+        insertion_fill: Name of the fill for insertion.
+        draws: Number of points of each curve to evaluate; None evaluates all. The points are drawn
+            without replacement, the same for all images, which gives a Monte Carlo estimate
+            (Ra-NEM, eq. 6). `pixels: 1` draws from H W points. An error bound follows the table.
+        batch_size: Number of perturbed images in each forward pass.
+        channels_last: Whether these batches are in the channels-last memory layout.
     """
 
     names = ("InsertionAUC", "DeletionAUC", "Faithfulness")
-    # torchmetrics knows one direction a metric only; mypy compares with it, past PerImageMetric
+    # torchmetrics allows one direction per metric, and mypy checks against that declaration.
     higher_is_better = {  # type: ignore[assignment]  # noqa: RUF012
         "InsertionAUC": True,
         "DeletionAUC": False,
@@ -102,7 +104,7 @@ class RISECurves(CurveMetric):
         self.deletion_fill, self.insertion_fill = deletion_fill, insertion_fill
 
     def setting(self, size: tuple[int, int]) -> Curve:
-        """The deletion curve of images (H, W)."""
+        """The deletion curve for images of size (H, W)."""
         pixels = self.pixels if self.steps or self.pixels else size[1]
         return Curve("most", "image", self.deletion_fill, steps=self.steps, pixels=pixels)
 
@@ -122,29 +124,32 @@ class RISECurves(CurveMetric):
 
 
 class SLOCCurves(CurveMetric):
-    """SLOC's six figures from two removals, of the most and of the least relevant pixels first.
+    """SLOC's six scores, from removing the most relevant or the least relevant pixels first.
 
-    POS and NEG are the areas under "the most probable class is still that of the clean image" when
-    the most (POS) or least (NEG) relevant pixels go first; DEL and INS those under the probability
-    of the followed class on the same images. NPD = NEG - POS, IDD = INS - DEL. All times 100, so
-    percentages. INS is a removal with the mean colour, not RISE's insertion into a blur: the
-    two are not comparable. n steps take 2 n forward passes an image.
+    POS (most relevant first) and NEG (least relevant first) are the areas under a curve that is 1
+    while the most probable class is that of the clean image, and 0 otherwise. DEL and INS are the
+    areas under the probability of the followed class on the same images. NPD = NEG - POS and
+    IDD = INS - DEL. All are percentages. INS is not comparable with RISE's insertion: it replaces
+    pixels by the mean color instead of restoring them in a blurred image. Cost for each image, with
+    n steps: 2 n forward passes.
 
-    Source: SLOC, the released metrics: 21 points, mean fill, trapezoid. There the followed class is
-    the predicted one, `Score(target="predicted")`. Pixels of equal relevance: one order and its
-    reverse, where the code leaves it to topk.
+    Source: SLOC, the released metrics: 21 points, mean fill, trapezoidal rule. They follow the
+    predicted class, `Score(target="predicted")`.
+
+    Differences from the released code:
+        - The two orders are exact reverses. The code leaves the order of equal pixels to topk.
 
     Args:
-        steps: Equal steps.
-        fill: Name of a fill, see `fills.fill`.
-        draws: Look at so many points of each curve only, see `RISECurves`; with `steps` H W they
-            are drawn from all pixels.
-        batch_size: Perturbed images a forward pass.
-        channels_last: Memory layout of these batches.
+        steps: Number of equal steps.
+        fill: Name of the fill, see `fills.fill`.
+        draws: Number of points of each curve to evaluate, see `RISECurves`; None evaluates all.
+            `steps` equal to H W draws from all pixels.
+        batch_size: Number of perturbed images in each forward pass.
+        channels_last: Whether these batches are in the channels-last memory layout.
     """
 
     names = ("POS", "NEG", "DEL", "INS", "NPD", "IDD")
-    # torchmetrics knows one direction a metric only; mypy compares with it, past PerImageMetric
+    # torchmetrics allows one direction per metric, and mypy checks against that declaration.
     higher_is_better = {  # type: ignore[assignment]  # noqa: RUF012
         "POS": False,
         "NEG": True,
@@ -168,7 +173,7 @@ class SLOCCurves(CurveMetric):
         self.steps, self.fill = steps, fill
 
     def setting(self, size: tuple[int, int]) -> Curve:
-        """The removal of the most relevant pixels."""
+        """The curve that removes the most relevant pixels first."""
         return Curve("most", fill=self.fill, steps=self.steps)
 
     def score(
@@ -191,30 +196,31 @@ class SLOCCurves(CurveMetric):
 
 
 class CurveAUC(CurveMetric):
-    """The area under any one perturbation curve; higher is better where relevance should help.
+    """Area under a single perturbation curve.
 
-    The masking-explanations papers' base metric: start "fill", pixels 1792, rule "mean", skip_first
-    true, fill "mean" (gray) or "images", 40 of them.
+    Higher is better if the most relevant pixels are restored first or the least relevant pixels are
+    removed first. The base metric of the masking-explanations papers is start "fill", pixels 1792,
+    rule "mean", skip_first true, and fill "mean" (gray) or "images" with a count of 40.
 
     Args:
-        name: Column of the value.
-        order: Which pixels change first, "most" or "least" relevant.
-        start: "image" (pixels are replaced) or "fill" (pixels are restored).
-        fill: Name of a fill, see `fills.fill`.
-        steps: Equal steps; without `pixels` too, steps of one image width.
-        pixels: Pixels a step.
-        value: "probability" or "logit" of the followed class, "hit" (1 where it is the most
-            probable class) or "unchanged" (1 where the most probable class is that of the image).
-        area: How the points become a number, see `AreaOptions`.
+        name: Name of the column.
+        order: Pixels that change first: the "most" or the "least" relevant.
+        start: Start of the curve: "image" replaces pixels by the fill, "fill" restores them.
+        fill: Name of the fill, see `fills.fill`.
+        steps: Number of equal steps. Without `steps` and `pixels`, a step is one image width.
+        pixels: Number of pixels per step.
+        value: Height of the curve: the "probability" or "logit" of the followed class, "hit" (1 if
+            it is the most probable class) or "unchanged" (1 if the clean image's top class stays).
+        area: Options for the area under the curve, see `AreaOptions`.
         fill_options: Options of the fill, see `FillOptions`.
-        draws: Look at so many points only and take their mean, see `RISECurves`; not with random
-            fills, nor with `area`.
-        inpainter: Fills instead of `fill`, see `Inpainted`.
-        batch_size: Perturbed images a forward pass.
-        channels_last: Memory layout of these batches.
+        draws: Number of points to evaluate, whose mean is the area, see `RISECurves`; None
+            evaluates all. Not allowed with random fills or `area`.
+        inpainter: Function that fills the replaced pixels, instead of `fill`; see `Inpainted`.
+        batch_size: Number of perturbed images in each forward pass.
+        channels_last: Whether these batches are in the channels-last memory layout.
 
     Raises:
-        ValueError: If an option is unknown.
+        ValueError: If an option is unknown or does not suit the others.
     """
 
     def __init__(
@@ -253,12 +259,12 @@ class CurveAUC(CurveMetric):
         self.steps, self.pixels, self.inpainter, self.value = steps, pixels, inpainter, value
 
     def setting(self, size: tuple[int, int]) -> Curve:
-        """The curve of images (H, W)."""
+        """The curve for images of size (H, W)."""
         pixels = self.pixels if self.steps or self.pixels else size[1]
         return Curve(self.order, self.start, self.fill, steps=self.steps, pixels=pixels)
 
     def direction(self, figure: str) -> bool:
-        """Whether more is better: restoring the most or removing the least relevant pixels."""
+        """Whether higher is better: restoring the most or removing the least relevant pixels."""
         return (self.order == "most") == (self.start == "fill")
 
     def score(

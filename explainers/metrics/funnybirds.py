@@ -1,4 +1,4 @@
-"""FunnyBirds' questions to a map, on any images with annotated parts."""
+"""Metrics of the FunnyBirds framework for any images with annotated parts."""
 
 from typing import Any
 
@@ -20,19 +20,21 @@ from explainers.metrics.statistics import Columns, nan_mean
 
 
 def contrast(deletions: Deletions, target: int, shares: Tensor, others: dict[int, Tensor]) -> float:
-    """How often a class's map gives a class's parts more than another class's map does, in [0, 1].
+    """Fraction of comparisons in which a class's parts get the larger share from its own map.
 
-    Each pair of the target and another class asks twice, for the parts of either. A pair counts
-    only if deleting either object lowers its own logit more than deleting the other does.
+    The target is paired with each other class. A pair gives two comparisons, one for the parts of
+    each of the two classes: their share of the map of that class must exceed their share of the map
+    of the other class. A pair counts only if the logit of each class falls further when its own
+    object is deleted than when the other object is.
 
     Args:
-        deletions: See `delete_parts`.
-        target: The class.
+        deletions: Result of `delete_parts`.
+        target: Index of the target class.
         shares: Shares (K, P) of the target's map.
-        others: Other class -> shares (K, P) of its map.
+        others: Shares (K, P) of the map of each other class, by class index.
 
     Returns:
-        NaN if no pair counts.
+        Fraction in [0, 1]; NaN if no pair counts.
     """
     answers = []
     for other, theirs in others.items():
@@ -45,33 +47,46 @@ def contrast(deletions: Deletions, target: int, shares: Tensor, others: dict[int
 
 
 class FunnyBirds(PerImageMetric):
-    """Completeness, correctness, contrastivity and their mean, from interventions on parts.
+    """Completeness, correctness, contrastivity and their mean (FBOverall), from deleting parts.
 
-    A part is important if its share of the map (`part_shares`) exceeds a threshold.
+    A part counts as important if its share of the map (`part_shares`) exceeds a threshold.
 
-    - FBCompleteness: mean of two. First the mean of three checks on the important parts of the
-      target's object: how much of a minimal sufficient set they contain, whether the decision
-      survives without the other parts, whether it falls without them. Second distractibility: the
-      share of irrelevant parts, of all objects in the image, that are not called important. One
-      threshold is chosen for the data: that of the largest completeness.
-    - FBCorrectness: Spearman correlation, mapped to [0, 1], of the shares of the target's parts
-      with the logit each costs when deleted alone.
-    - FBContrastivity: `contrast` of the target's map with those of the other classes in the image.
+    - FBCompleteness is the mean of two values. The first is the mean of three checks on the
+      important parts of the target's object (`decision_checks`): the fraction of a minimal
+      sufficient set that they contain, whether the target is still predicted without the other
+      parts, and whether it is no longer predicted without the important ones. It is missing where
+      the target is not predicted on the unchanged image. The second value is distractibility: the
+      fraction of the irrelevant parts of all objects in the image that do not count as important.
+      A single threshold is used for the whole data set, the one with the largest completeness.
+    - FBCorrectness is the Spearman correlation, mapped to [0, 1], between the shares of the
+      target's parts and the decrease of the target's logit when each part is deleted alone.
+    - FBContrastivity compares the target's map with the maps of the other classes in the image, see
+      `contrast`.
 
-    Source: Hesse et al., "FunnyBirds", ICCV 2023, and its code, which has 80 thresholds. Differs,
-    since photographs cannot be rendered without a part: parts are deleted by the mean colour;
-    sufficient sets are what the classifier accepts among all subsets, not what the data define;
-    other objects stand for the background; contrastivity compares the classes in the image, not two
-    absent ones that share parts with it (missing with one object); shares are of the map's positive
-    part, and compared as shares. Where the target is not predicted the three checks are missing.
-    A figure without any value is missing, and FBOverall with it.
+    A score for which no image has a value is missing, and FBOverall is then missing too.
 
-    Cost an image and class with P parts, and Q parts of M other objects: 2^P - 1 + Q + M forwards
-    and M explanations.
+    Source: Hesse et al., "FunnyBirds", ICCV 2023, and its code, which uses 80 thresholds.
+
+    Differences from the released code:
+        - Deleted parts are replaced by the mean color, because photographs cannot be rendered
+          without a part as the original data can.
+        - Sufficient sets are those of all subsets of parts for which the classifier predicts the
+          target. The data do not define them.
+        - Other objects take the role of the background.
+        - Contrastivity compares the classes in the image, not two absent classes that share parts
+          with it. It is missing for images with one object.
+        - Shares are relative to the positive part of the map, and maps are compared by shares.
+
+    Cost for each image and class with P parts, and Q parts of M other objects: 2^P - 1 + Q + M
+    forward passes and M explanations.
 
     Args:
-        thresholds: Shares; None takes 20 from 0.01 to 0.5.
-        dilation: Pixels by which parts grow: the odd side of a square.
+        thresholds: Shares above which a part counts as important; None stands for 20 values from
+            0.01 to 0.5.
+        dilation: Odd side in pixels of the square by which parts are dilated.
+
+    Raises:
+        ValueError: If there is no threshold or `dilation` is not odd.
     """
 
     needs = ("maps", "images", "targets", "parts", "logits", "explanandum", "explainer")
@@ -89,7 +104,7 @@ class FunnyBirds(PerImageMetric):
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """The four figures."""
+        """Names of the four scores."""
         return ("FBCompleteness", "FBCorrectness", "FBContrastivity", "FBOverall")
 
     def score(
@@ -102,7 +117,7 @@ class FunnyBirds(PerImageMetric):
         explanandum: Explanandum,
         explainer: Any,
     ) -> dict[str, Tensor]:
-        """All columns (B,) of maps (B, H, W), one-hot targets and parts (B, K, P, H, W)."""
+        """All columns (B,) for maps (B, H, W), one-hot targets (B, K), parts (B, K, P, H, W)."""
         classes = targets.int().argmax(dim=1).tolist()
         shares = part_shares(maps, parts, self.dilation)
         others = self._other_shares(images, classes, parts, explainer)
@@ -115,7 +130,7 @@ class FunnyBirds(PerImageMetric):
     def _other_shares(
         self, images: Tensor, classes: list[int], parts: Tensor, explainer: Any
     ) -> list[dict[int, Tensor]]:
-        """For each image: other class with parts in it -> shares (K, P) of that class's map."""
+        """For each image, the shares (K, P) of the map of every other class with visible parts."""
         there = parts.flatten(2).any(dim=2)
         there[torch.arange(len(classes)), classes] = False
         ids = [row.nonzero().flatten().tolist() for row in there]
@@ -137,7 +152,7 @@ class FunnyBirds(PerImageMetric):
         others: dict[int, Tensor],
         multi_label: bool,
     ) -> Tensor:
-        """The columns of one image, all NaN if no part of the target is there."""
+        """The columns of one image, all NaN if no part of the target is visible."""
         if not len(found.own):
             return torch.full((len(self.names),), torch.nan, dtype=torch.float64)
         clean, last = float(found.subsets[-1, target]), len(found.subsets) - 1
@@ -160,7 +175,7 @@ class FunnyBirds(PerImageMetric):
         ])  # fmt: skip
 
     def aggregate(self, values: Columns) -> dict[str, float]:
-        """The figures at the threshold of the largest completeness."""
+        """The four scores, with completeness at the threshold at which it is largest."""
         checks, calm = (
             np.array([nan_mean(values[name]) for name in names])
             for names in (self.checks, self.calm)

@@ -1,4 +1,4 @@
-"""Performance information curves: what the classifier regains as an image regains information."""
+"""Performance information curves: how the prediction recovers as an image regains information."""
 
 import io
 import os
@@ -25,7 +25,7 @@ THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.13, 0.21, 0.34, 
 
 
 def random_mask(height: int, width: int, fraction: float, seed: int) -> Mask:
-    """A mask (H, W) with `fraction` of its pixels true, rounded down, drawn from `seed`."""
+    """Random mask (H, W) in which `fraction` of the pixels, rounded down, are true."""
     mask = np.zeros(height * width, dtype=bool)
     drawn = np.random.default_rng(seed).choice(mask.size, int(mask.size * fraction), replace=False)
     mask[drawn] = True
@@ -33,10 +33,11 @@ def random_mask(height: int, width: int, fraction: float, seed: int) -> Mask:
 
 
 def interpolate(image: Pixels, known: Mask) -> Pixels:
-    """The image rebuilt from its known pixels, linearly over their Delaunay triangulation.
+    """The image with its unknown pixels interpolated linearly from the known ones.
 
-    The corners always count as known. One triangulation serves the three channels; the steps in
-    single precision before rounding decide ties as PAIR's code does.
+    The interpolation uses the Delaunay triangulation of the known pixels, one for all three
+    channels. The corners always count as known. Values are converted to single precision before
+    they are rounded, so that ties are decided as in PAIR's code.
     """
     known = known.copy()
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
@@ -51,9 +52,9 @@ def interpolate(image: Pixels, known: Mask) -> Pixels:
 
 
 def entropy(image: Pixels) -> int:
-    """Bytes of the image as lossless WebP at quality 100, PAIR's measure of information.
+    """Size in bytes of the image as lossless WebP of quality 100, PAIR's measure of information.
 
-    Depends a little on the version of libwebp inside Pillow.
+    The size depends slightly on the version of libwebp inside Pillow.
     """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="webp", lossless=True, quality=100)
@@ -63,16 +64,18 @@ def entropy(image: Pixels) -> int:
 def information_auc(
     entropies: Floats, scores: Floats, points: int = 20, monotone: bool = True
 ) -> float:
-    """Area under one image's curve of normalised score over normalised entropy, in [0, 1].
+    """Area under the curve of normalized score over normalized entropy of one image, in [0, 1].
 
     Args:
-        entropies: Of the fully blurred image, the partly revealed ones and the image, (T + 2,).
-        scores: Of the classifier on the same images, (T + 2,).
-        points: The curve is read at so many equally spaced points and at 1.
-        monotone: Replace each score by the largest so far.
+        entropies: Entropies (T + 2,) of the fully blurred image, the T partly revealed images and
+            the original image.
+        scores: Scores (T + 2,) of the classifier on the same images.
+        points: Number of equally spaced points at which the curve is read, besides its end at 1.
+        monotone: Whether to replace each score by the largest score so far.
 
     Returns:
-        The area; NaN if the blurred image has not less entropy and a lower score than the image.
+        The area; NaN unless the blurred image has both a lower entropy and a lower score than the
+        original image.
 
     Example:
         >>> information_auc(np.array([10.0, 15.0, 20.0]), np.array([0.0, 1.0, 1.0]), points=2)
@@ -95,27 +98,31 @@ def information_auc(
 class InformationCurves(PerImageMetric):
     """AIC and SIC: areas, in [0, 1], under the accuracy and softmax information curves.
 
-    The image is blurred to a random 1 % of its pixels; the most relevant pixels are then revealed
-    in 13 steps. A curve plots the classifier's recovery (SIC: probability of the followed class,
-    AIC: whether it is the most probable one) over the recovered entropy. Both come from the same
-    images: 2 forward passes an image, and 13 more where at least one curve is defined.
+    The image is first blurred: only a random 1 % of its pixels are known and the others are
+    interpolated. The most relevant pixels are then revealed in 13 steps. A curve plots the recovery
+    of the classifier's score over the recovery of the entropy of the image. The score of SIC is the
+    probability of the followed class. The score of AIC is 1 if that class is the most probable one,
+    and 0 otherwise.
 
-    Missing where the image itself scores below `min_score`, or where blurring lowers neither score
-    nor entropy; so AIC and SIC may cover different images.
+    A value is missing if the score of the image itself is below `min_score`, or if blurring does
+    not lower both the score and the entropy. AIC and SIC may therefore cover different images.
 
-    Source: Kapishnikov et al., "XRAI", ICCV 2019, and PAIR's package `saliency`, whose numbers
-    these are, given the same random mask. The defaults are SLOC's, which prints them times 100 and
-    draws other masks for AIC than for SIC; the package's own min_score is 0.8, with 1000 points.
+    Source: Kapishnikov et al., "XRAI", ICCV 2019, and PAIR's package `saliency`, whose numbers are
+    reproduced if the random mask is the same. The defaults are those of SLOC, which prints
+    percentages and draws separate masks for AIC and SIC. The defaults of the package are a
+    `min_score` of 0.8 and 1000 points.
+
+    Cost for each image: 2 forward passes, and 13 more if at least one of the curves is defined.
 
     Args:
-        thresholds: Fractions of the most relevant pixels to reveal, ascending.
-        fraction: Of the pixels in the random mask.
-        min_score: Least score of the image itself.
-        points: Points of a curve, without its end.
-        monotone: Curves never fall.
-        seed: Of the random mask, the same for all images of one size.
-        workers: Threads that interpolate and compress; None takes one a core.
-        batch_size: Images a forward pass.
+        thresholds: Fractions of the most relevant pixels that are revealed, in ascending order.
+        fraction: Fraction of the pixels that the random mask contains.
+        min_score: Smallest score of the image itself for which a curve is defined.
+        points: Number of points at which a curve is read, not counting its end.
+        monotone: Whether to replace each score by the largest score so far.
+        seed: Seed of the random mask, which is the same for all images of one size.
+        workers: Number of threads that interpolate and compress images; None uses one per core.
+        batch_size: Number of images in each forward pass.
 
     Raises:
         ValueError: If the thresholds are not ascending in (0, 1).
@@ -157,7 +164,7 @@ class InformationCurves(PerImageMetric):
         pictures = images.mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         relevance = maps.detach().cpu().numpy()
         classes = targets.int().argmax(dim=1).tolist()
-        # BLAS threads would only wait for each other over systems of three equations.
+        # BLAS threads would only slow each other down: the linear systems have three equations.
         with threadpool_limits(1), ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as pool:
             values = torch.from_numpy(self._curves(pool, pictures, relevance, classes, explanandum))
         return {"AIC": values[:, 0], "SIC": values[:, 1]}
@@ -204,7 +211,7 @@ def _read(
     classes: list[int],
     batch_size: int,
 ) -> tuple[Floats, Floats]:
-    """Bytes (N,) of pictures, and whether each shows its class (0, 1) and how likely (N, 2)."""
+    """Bytes (N,) of pictures; scores (N, 2): class is most probable (0 or 1), probability."""
     entropies: list[float] = []
     answers: list[Tensor] = [torch.empty(0, 2)]
     stream = iter(weighed)

@@ -7,19 +7,32 @@ from explainers.metrics.base import PerImageMetric, exact, pixel_sum
 
 
 def soft_accuracy(maps: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
-    """Mean m g + (1 - m)(1 - g): maps m (B, H, W) in [0, 1], mask g (B, H, W) -> (B,) in [0, 1].
+    """Mean of m g + (1 - m)(1 - g) over pixels, for maps m and object masks g.
 
-    For a binary g this is 1 - `mae`: the two say the same, and both are kept because the paper
-    prints both. NaN where the mask is empty; pixels in `void` (B, H, W) bool count nowhere.
+    For a binary g the value is 1 - `mae`. Both are provided because the paper reports both.
+
+    Args:
+        maps: Maps m (B, H, W) in [0, 1].
+        mask: Object masks g (B, H, W).
+        void: Pixels that are ignored, (B, H, W) bool.
+
+    Returns:
+        Accuracy (B,) in [0, 1]; NaN where the object mask is empty.
     """
     m, g, valid = _pixels(maps, mask, void)
     return _where_known(pixel_sum((m * g + (1 - m) * (1 - g)) * valid) / pixel_sum(valid), g)
 
 
 def soft_iou(maps: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
-    """Sum min(m, g) / sum max(m, g): maps m (B, H, W) in [0, 1], mask g (B, H, W) -> (B,).
+    """Sum of min(m, g) divided by sum of max(m, g) over pixels, for maps m and object masks g.
 
-    NaN where the mask is empty; pixels in `void` (B, H, W) bool count nowhere.
+    Args:
+        maps: Maps m (B, H, W) in [0, 1].
+        mask: Object masks g (B, H, W).
+        void: Pixels that are ignored, (B, H, W) bool.
+
+    Returns:
+        Overlap (B,) in [0, 1]; NaN where the object mask is empty.
     """
     m, g, valid = _pixels(maps, mask, void)
     inter, union = pixel_sum(torch.minimum(m, g) * valid), pixel_sum(torch.maximum(m, g) * valid)
@@ -27,16 +40,22 @@ def soft_iou(maps: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
 
 
 def mae(maps: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
-    """Mean of |m - g| over pixels: maps m (B, H, W) in [0, 1], mask g (B, H, W) -> (B,) in [0, 1].
+    """Mean of |m - g| over pixels, for maps m and object masks g.
 
-    NaN where the mask is empty; pixels in `void` (B, H, W) bool count nowhere.
+    Args:
+        maps: Maps m (B, H, W) in [0, 1].
+        mask: Object masks g (B, H, W).
+        void: Pixels that are ignored, (B, H, W) bool.
+
+    Returns:
+        Error (B,) in [0, 1]; NaN where the object mask is empty.
     """
     m, g, valid = _pixels(maps, mask, void)
     return _where_known(pixel_sum((m - g).abs() * valid) / pixel_sum(valid), g)
 
 
 def _pixels(maps: Tensor, mask: Tensor, void: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps, mask without void pixels, and the weight of each pixel, all (B, H, W) float64."""
+    """Maps, masks without void pixels, and pixel weights (0 if void), all (B, H, W) float64."""
     if maps.shape != mask.shape:
         raise ValueError(
             f"expected maps and mask of one shape, got {tuple(maps.shape)} and {tuple(mask.shape)}"
@@ -51,7 +70,7 @@ def _where_known(values: Tensor, mask: Tensor) -> Tensor:
 
 
 class SoftAccuracy(PerImageMetric):
-    """Pixel accuracy, `soft_accuracy`; images with an empty object mask are missing."""
+    """Soft pixel accuracy, see `soft_accuracy`; images with an empty object mask have no value."""
 
     names = ("SoftAccuracy",)
     needs = ("maps", "mask")
@@ -64,7 +83,7 @@ class SoftAccuracy(PerImageMetric):
 
 
 class SoftIoU(PerImageMetric):
-    """Overlap with object masks, `soft_iou`; images with an empty object mask are missing."""
+    """Soft intersection over union, see `soft_iou`; images with an empty mask have no value."""
 
     names = ("SoftIoU",)
     needs = ("maps", "mask")
@@ -77,7 +96,7 @@ class SoftIoU(PerImageMetric):
 
 
 class MAE(PerImageMetric):
-    """Mean absolute error, `mae`; images with an empty object mask are missing."""
+    """Mean absolute error, see `mae`; images with an empty object mask have no value."""
 
     names = ("MAE",)
     needs = ("maps", "mask")

@@ -1,4 +1,4 @@
-"""Boxes around the bright part of a map: what the crop still says, and where the object is."""
+"""Metrics of boxes around a thresholded map: prediction on the crop, and overlap with objects."""
 
 import zlib
 from collections.abc import Sequence
@@ -20,20 +20,30 @@ OF_MEAN = tuple(i / 5 for i in range(26))  # 0, 0.2 ... 5 times the mean
 
 
 def held_out(images: Tensor) -> Tensor:
-    """Which images (B, 3, H, W) tune a threshold: (B,) bool, half of all, by their pixels alone.
+    """Whether each of images (B, 3, H, W) belongs to the half that tunes a threshold, (B,) bool.
 
-    So neither the order of the data, nor batches, processes or a bootstrap move an image across.
+    A hash of the pixels decides. The choice therefore does not depend on the order of the data,
+    the batches, the number of processes or a bootstrap.
     """
     pixels = (images.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8).contiguous()
     return torch.tensor([bool(zlib.crc32(image.numpy().tobytes()) & 1) for image in pixels])
 
 
 class _Thresholded(PerImageMetric):
-    """Values at several alphas, of which `aggregate` takes the one that is lowest elsewhere.
+    """Base class of metrics whose threshold alpha is tuned on held-out images.
 
-    With one column an alpha and `<name>/held_out` (1 or 0), the alpha with the lowest mean over the
-    held-out images gives the figure: its mean over the others. With a fixed alpha there is one
-    column and the figure is its mean.
+    Without a fixed alpha there is one column for each alpha of the grid, and a column
+    `<name>/held_out`, which is 1 or 0. The alpha with the lowest mean over the held-out images is
+    chosen, and the result is its mean over the other images. With a fixed alpha there is one
+    column, and the result is its mean.
+
+    Args:
+        name: Name of the result.
+        alpha: Fixed threshold; None tunes it.
+        grid: Thresholds to choose from.
+
+    Raises:
+        ValueError: If a threshold is negative or there is none.
     """
 
     per_class = True
@@ -51,20 +61,20 @@ class _Thresholded(PerImageMetric):
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """The figure at the chosen alpha."""
+        """Name of the result at the chosen alpha."""
         return (self.figure,)
 
     def columns(self, values: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """Values (B, len(alphas)) and the half of each of images (B, 3, H, W) as columns."""
+        """Columns from values (B, len(alphas)) and the half to which images (B, 3, H, W) belong."""
         half = held_out(images).double().masked_fill(values.isnan().all(dim=1), torch.nan)
         return dict(zip(self.names, [*values.unbind(1), half], strict=self.alpha is None))
 
     def aggregate(self, values: Columns) -> dict[str, float]:
-        """The mean at the best alpha of the held-out images; NaN if a half has no value."""
+        """Mean over the other images at the tuned alpha; NaN if either half has no value."""
         return {name: nan_mean(column) for name, column in self.averaged(values).items()}
 
     def averaged(self, values: Columns) -> Columns:
-        """Values (N,) at the best alpha of the held-out images, which are missing themselves."""
+        """Values (N,) at the alpha tuned on the held-out images, whose own values are missing."""
         if self.alpha is not None:
             return super().averaged(values)
         table, half = np.stack([values[n] for n in self.names[:-1]]), values[self.names[-1]]
@@ -75,25 +85,31 @@ class _Thresholded(PerImageMetric):
 
 
 class CropSaliency(_Thresholded):
-    """Ln max(area, 0.05) - ln p(target) of the crop around a thresholded map, resized to full size.
+    """Log area minus log probability of the target, for the crop around a thresholded map.
 
-    Lower is better: a small crop in which the classifier still sees the class.
+    The score is ln max(area, floor) - ln p(target), where area is the fraction of the image inside
+    the crop, and p is the probability on the crop resized to the size of the image. Lower is
+    better: the crop is small and the classifier still recognizes the class in it.
 
-    Source: Dabkowski & Gal, NeurIPS 2017, eq. 5; threshold as in Agarwal & Nguyen, ACCV 2020
-    (alpha times the maximum, tuned on held-out images). Phang et al. (CASM, 2020) take
-    `relative_to: mean, alpha: 1, largest_component: true`; the masking-explanation authors tune
-    multiples of the mean. Differs: half of the images tune, instead of a separate thousand; maps
-    that are not masks are min-maxed, not clipped at 0; crops are resized bilinearly (CASM:
-    bicubic).
+    Source: Dabkowski & Gal, NeurIPS 2017, eq. 5. The threshold follows Agarwal & Nguyen, ACCV 2020:
+    alpha times the maximum, tuned on held-out images. Phang et al. (CASM, 2020) use
+    `relative_to: mean`, `alpha: 1` and `largest_component: true`. The masking-explanation authors
+    tune multiples of the mean.
 
-    Cost: one forward an image for each distinct box, at most one an alpha.
+    Differences from the released code:
+        - The threshold is tuned on half of the images, not on a separate thousand.
+        - Maps that are not masks are min-max scaled, not clipped at 0.
+        - Crops are resized bilinearly. CASM resizes them bicubically.
+
+    Cost for each image: one forward pass for each distinct box, at most one for each alpha.
 
     Args:
-        alpha: A fixed threshold; None tunes it over `alphas`.
-        alphas: The grid; None takes 0, 0.05 ... 0.95 of the maximum or 0, 0.2 ... 5 means.
-        relative_to: "max" or "mean" of the map.
-        largest_component: Crop to the largest connected component only.
-        floor: Least area that still pays.
+        alpha: Fixed threshold; None tunes it over `alphas`.
+        alphas: Thresholds to choose from. None stands for 0, 0.05, ..., 0.95 times the maximum, or
+            0, 0.2, ..., 5 times the mean.
+        relative_to: Statistic of the map that alpha multiplies, "max" or "mean".
+        largest_component: Whether to crop to the largest connected component only.
+        floor: Area below which a smaller crop no longer lowers the score.
     """
 
     needs = ("maps", "images", "targets", "explanandum")
@@ -114,7 +130,7 @@ class CropSaliency(_Thresholded):
     def score(
         self, maps: Tensor, images: Tensor, targets: Tensor, explanandum: Explanandum
     ) -> dict[str, Tensor]:
-        """Scores (B,) at each alpha, of maps (B, H, W) and targets (B, K)."""
+        """Scores (B,) at each alpha for maps (B, H, W) and targets (B, K)."""
         boxes = map_boxes(maps, self.alphas, self.relative_to, self.largest_component)
         logits = exact(crop_logits(images, boxes, explanandum))  # (B, A, K)
         seen = F.logsigmoid(logits) if explanandum.multi_label else logits.log_softmax(dim=2)
@@ -126,7 +142,7 @@ class CropSaliency(_Thresholded):
 
 
 def crop_logits(images: Tensor, boxes: Tensor, explanandum: Explanandum) -> Tensor:
-    """Logits (B, A, K) of boxes (B, A, 4) cut out of images (B, 3, H, W) and resized to (H, W)."""
+    """Logits (B, A, K) of crops of images (B, 3, H, W) to boxes (B, A, 4), resized to (H, W)."""
     owner = torch.arange(len(boxes))[:, None, None].expand(-1, boxes.shape[1], 1)
     cells = torch.cat([owner, boxes], dim=2).flatten(0, 1)
     distinct, place = torch.unique(cells, dim=0, return_inverse=True)
@@ -140,23 +156,32 @@ def crop_logits(images: Tensor, boxes: Tensor, explanandum: Explanandum) -> Tens
 
 
 class LocalizationError(_Thresholded):
-    """Share of images whose box misses the object: IoU below 0.5 with every box of the class.
+    """Fraction of images whose box misses the object: IoU below 0.5 with every box of the class.
 
-    The box surrounds all pixels of at least alpha times the map's maximum.
+    The box encloses all pixels of at least alpha times the maximum of the map. The ground truth is
+    `boxes` (B, M, 5), with class, left, top, right and bottom in pixels of the given image, and -1
+    in unused rows. Without `boxes` it is the tight box around the `mask` of the class. NaN where
+    the class has no box.
 
-    Source: Fong & Vedaldi, ICCV 2017, section 5, as run by Agarwal & Nguyen, ACCV 2020: alpha 0,
-    0.05 ... 0.95, the best on held-out images. The whole image as box (alpha 0) is the baseline to
-    beat. Differs: half of the images tune, instead of a separate thousand; maps that are not masks
-    are min-maxed, not clipped at 0; any ground-truth box of the class counts (SAM's code takes the
-    union of all boxes, and is off by one). Cost: no forward.
+    Source: Fong & Vedaldi, ICCV 2017, section 5, as evaluated by Agarwal & Nguyen, ACCV 2020: the
+    alpha of 0, 0.05, ..., 0.95 that is best on held-out images. Alpha 0 makes the whole image the
+    box, which is the baseline to compare with.
 
-    Ground truth is `boxes` (B, M, 5), class and box in pixels of the image as delivered, -1 where
-    there is none; without it, the tight box of the class's `mask`. NaN where the class has no box.
+    Differences from the released code:
+        - The threshold is tuned on half of the images, not on a separate thousand.
+        - Maps that are not masks are min-max scaled, not clipped at 0.
+        - A hit on any ground-truth box of the class counts. SAM's code uses the union of all boxes
+          and is off by one pixel.
+
+    Cost: no forward passes.
 
     Args:
-        alpha: A fixed threshold; None tunes it over `alphas`.
-        alphas: The grid; None takes 0, 0.05 ... 0.95.
-        iou: Least overlap of a hit.
+        alpha: Fixed threshold; None tunes it over `alphas`.
+        alphas: Thresholds to choose from; None stands for 0, 0.05, ..., 0.95.
+        iou: Smallest IoU that counts as a hit.
+
+    Raises:
+        ValueError: If `iou` is not in (0, 1].
     """
 
     needs = ("maps", "images", "targets")
@@ -178,7 +203,7 @@ class LocalizationError(_Thresholded):
         boxes: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Misses (B,), 0 or 1, at each alpha, of maps (B, H, W) and targets (B, K)."""
+        """Misses (B,), 0 or 1, at each alpha for maps (B, H, W) and targets (B, K)."""
         truth, known = _truth(targets, boxes, mask)
         overlap = box_iou(map_boxes(maps, self.alphas)[:, :, None], truth[:, None])  # (B, A, M)
         overlap = overlap.masked_fill(~known[:, None], 0.0).amax(dim=2)
@@ -187,7 +212,7 @@ class LocalizationError(_Thresholded):
 
 
 def _truth(targets: Tensor, boxes: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Boxes (B, M, 4) and which of them (B, M) bool show a target (B, K)."""
+    """Ground-truth boxes (B, M, 4), and whether each shows a target of (B, K), (B, M) bool."""
     if boxes is not None:
         classes = boxes[..., 0].long().cpu()
         return boxes[..., 1:].cpu(), targets.cpu().gather(1, classes.clamp_min(0)) & (classes >= 0)

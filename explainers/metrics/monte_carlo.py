@@ -1,4 +1,4 @@
-"""Monte-Carlo areas under perturbation curves, and how far they may be from the whole area."""
+"""Monte Carlo estimates of areas under perturbation curves, and bounds on their error."""
 
 import math
 from dataclasses import replace
@@ -22,24 +22,26 @@ def monte_carlo_auc(
     batch_size: int = 16,
     channels_last: bool = True,
 ) -> Tensor:
-    """Estimate the mean probability over points 1 to n of a curve from some of them, (B,) float64.
+    """Unbiased estimate (B,) float64 of the mean probability over points 1 to n of a curve.
 
-    The points are drawn uniformly WITHOUT replacement, the same for all images; `draws` points take
-    `draws` forward passes an image. With `Curve(pixels=1)` the population is that of Ra-NEM, one
-    point for each of the H W pixels. Unbiased; the error is bounded by `half_width`.
+    The estimate is the mean over points drawn uniformly without replacement, the same for all
+    images. `half_width` bounds its error. With `Curve(pixels=1)` the population is that of Ra-NEM:
+    one point for each of the H W pixels.
 
     Source: Ra-NEM, eq. 6. Its training draws with replacement, for which the bounds do not hold.
+
+    Cost for each image: `draws` forward passes.
 
     Args:
         explanandum: The classifier.
         images: Images (B, 3, H, W) in [0, 1].
         maps: Relevance (B, H, W).
         targets: The class to follow, one-hot (B, K) bool.
-        curve: The curve whose area is wanted; point 0, where it starts, is left out.
-        draws: Points to look at.
-        generator: Randomness, on the CPU.
-        batch_size: Images a forward pass.
-        channels_last: Memory layout of these batches.
+        curve: Curve whose area is estimated. Its starting point, point 0, is left out.
+        draws: Number of points to evaluate.
+        generator: Random number generator on the CPU.
+        batch_size: Number of images in each forward pass.
+        channels_last: Whether these batches are in the channels-last memory layout.
 
     Raises:
         ValueError: If the curve has fewer points than `draws`, or `draws` is below 1.
@@ -52,13 +54,13 @@ def monte_carlo_auc(
 
 
 def drawn(curve: Curve, size: int, draws: int, generator: torch.Generator | None = None) -> Curve:
-    """A curve of some points 1 to n of another, drawn uniformly without replacement.
+    """The given curve, restricted to points drawn from 1 to n uniformly without replacement.
 
     Args:
-        curve: The whole curve; point 0, where it starts, is left out.
-        size: Number of pixels of the images.
-        draws: Number of points.
-        generator: Randomness, on the CPU.
+        curve: The whole curve. Its starting point, point 0, is left out.
+        size: Number of pixels of an image.
+        draws: Number of points to draw.
+        generator: Random number generator on the CPU.
 
     Raises:
         ValueError: If the curve has fewer points than `draws`, or `draws` is below 1.
@@ -78,25 +80,26 @@ def half_width(
     value_range: float = 1.0,
     variance: float | None = None,
 ) -> float:
-    """Half-width t of the interval that holds the mean of a population with the given confidence.
+    """Half-width t of the interval that contains the population mean with a given confidence.
 
-    For draws WITHOUT replacement from a finite population of any values, so for `monte_carlo_auc`
-    of one image and map. With d = population, n = draws and failure probability q = 1 - confidence:
+    The interval is centered at the mean of n draws, without replacement, from a finite population
+    of d arbitrary values. It applies to `monte_carlo_auc` for a single image and map. The failure
+    probability is q = 1 - confidence:
 
-    - without `variance`, Ra-NEM's Theorem A.1: q = 2 exp(-2 n t^2 / ((1 - (n - 1) / d) r^2)), r the
-      range of the values. The paper prints r where Serfling's inequality has r^2.
-    - with `variance`, Corollary A.2: q = (1 - (n - 1) / (d - 1)) s^2 / (n t^2), Chebyshev's
-      inequality. The paper prints a leading 2, but that inequality is two-sided already.
+    - Without `variance`, Theorem A.1 of Ra-NEM: q = 2 exp(-2 n t^2 / ((1 - (n - 1) / d) r^2)),
+      where r is the range of the values. The paper prints r where Serfling's inequality has r^2.
+    - With `variance` s^2, Corollary A.2 (Chebyshev's inequality): q = (1 - (n - 1) / (d - 1)) s^2 /
+      (n t^2). The paper prints a leading 2, but this inequality is already two-sided.
 
     Source: Ra-NEM, appendix A; Serfling, Annals of Statistics 2(1), 1974, corollary 1.1 and
     eq. 1.4.
 
     Args:
-        draws: Number of draws.
-        population: Number of points of the curve.
-        confidence: Probability that the interval holds the mean, in (0, 1).
-        value_range: Largest minus smallest value; at most 1 for probabilities.
-        variance: Of the population (divided by d); at most value_range^2 / 4.
+        draws: Number of draws n.
+        population: Size d of the population, such as the number of points of a curve.
+        confidence: Probability that the interval contains the mean, in (0, 1).
+        value_range: Range r, the largest minus the smallest value; at most 1 for probabilities.
+        variance: Variance s^2 of the population (divided by d), at most value_range^2 / 4.
 
     Raises:
         ValueError: If a number is out of range.

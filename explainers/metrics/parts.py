@@ -1,4 +1,4 @@
-"""Parts of objects: their share of a map, and what the classifier says without them."""
+"""Parts of objects: their share of a map, and the response of the classifier without them."""
 
 from typing import NamedTuple
 
@@ -9,23 +9,23 @@ from torch.nn import functional as F
 from explainers.explanandum import Explanandum
 from explainers.metrics.base import exact, pixel_sum
 
-MOST_PARTS = 8  # of one object: the classifier sees every subset of them
+MOST_PARTS = 8  # parts of one object: the classifier is evaluated on every subset of them
 
 
 def part_shares(maps: Tensor, parts: Tensor, dilation: int = 5) -> Tensor:
-    """Share of a map that falls on each part, grown by a square of `dilation` pixels.
+    """Share of the map on each part: its sum over the dilated part, divided by the positive sum.
 
-    Parts overlap after growing, so shares may sum to more than 1. The whole is the positive part of
-    the map, so that a map of negative total does not make everything important; without any
-    positive value all shares are 0.
+    Dilated parts overlap, so the shares may sum to more than 1. The divisor is the sum of the
+    positive values only: a map with a negative sum would otherwise make every part important. If
+    no value is positive, all shares are 0.
 
     Args:
-        maps: (B, H, W).
-        parts: (B, K, P, H, W) bool.
-        dilation: Side of the square, odd.
+        maps: Maps (B, H, W).
+        parts: Masks of the parts, (B, K, P, H, W) bool.
+        dilation: Odd side in pixels of the square by which parts are dilated.
 
     Returns:
-        (B, K, P) float64, on the CPU; negative where the map is.
+        Shares (B, K, P) float64 on the CPU; negative where the sum of the map over a part is.
     """
     values, whole = exact(maps), pixel_sum(exact(maps).clamp_min(0))[:, None]
     inside = []
@@ -41,12 +41,12 @@ class Deletions(NamedTuple):
     """Logits of an image without some of its parts, in float64 on the CPU.
 
     Attributes:
-        own: The P' parts of the target that are there, (P',) int64.
-        subsets: Logits (2^P', K) when own parts i are left exactly where bit i of the row number
-            is set; the last row is the untouched image.
-        elsewhere: Class and part of the Q parts of other classes that are there, (Q, 2) int64.
-        others: Logits (Q, K) without each of these.
-        objects: Other class -> logits (K,) without all its parts.
+        own: Indices of the P' parts of the target that are visible, (P',) int64.
+        subsets: Logits (2^P', K) for every subset of the own parts. The i-th own part is kept if
+            bit i of the row number is 1 and deleted otherwise; the last row is the unchanged image.
+        elsewhere: Class and part of the Q visible parts of other classes, (Q, 2) int64.
+        others: Logits (Q, K) with each of these parts deleted alone.
+        objects: Logits (K,) with all parts of another class deleted, for each such class.
     """
 
     own: Tensor
@@ -64,18 +64,18 @@ def delete_parts(
     clean: Tensor,
     batch_size: int = 16,
 ) -> Deletions:
-    """What the classifier says without parts; what is deleted shows the mean colour.
+    """Logits of the image with parts deleted, that is, replaced by the mean color.
 
     Args:
         explanandum: The classifier.
-        image: (3, H, W).
-        parts: (K, P, H, W) bool.
-        target: The class whose parts are deleted in every combination.
-        clean: Logits (K,) of the image.
-        batch_size: Images a forward pass.
+        image: Image (3, H, W) in [0, 1].
+        parts: Masks of the parts, (K, P, H, W) bool.
+        target: Class whose parts are deleted in every combination.
+        clean: Logits (K,) of the unchanged image.
+        batch_size: Number of images in each forward pass.
 
     Raises:
-        ValueError: If there are more than 8 parts of the target.
+        ValueError: If more than 8 parts of the target are visible.
     """
     there = parts.flatten(2).any(dim=2).cpu()
     own = there[target].nonzero().flatten()
@@ -108,14 +108,14 @@ def delete_parts(
 
 
 def sufficiency(codes: list[int], decided: list[bool]) -> list[float]:
-    """Largest share of a minimal sufficient set of parts that is among the given parts.
+    """Largest fraction of a minimal sufficient set of parts that a given set of parts contains.
 
     Args:
-        codes: Sets of parts as bits.
-        decided: Whether each set of parts, by its code, is sufficient.
+        codes: Given sets of parts, as integers whose bit i stands for part i.
+        decided: Whether each possible set of parts, indexed by its code, is sufficient.
 
     Returns:
-        A value in [0, 1] for each of `codes`; NaN if no set is sufficient.
+        Fraction in [0, 1] for each of `codes`; NaN if no set is sufficient.
 
     Example:
         >>> sufficiency([0b01, 0b10], decided=[False, False, False, True])  # only both suffice
@@ -128,17 +128,19 @@ def sufficiency(codes: list[int], decided: list[bool]) -> list[float]:
 
 
 def decision_checks(important: Tensor, decided: list[bool]) -> Tensor:
-    """Mean of sufficiency, preservation and deletion check at each threshold.
+    """Mean of the sufficiency, preservation and deletion checks at each threshold.
 
-    Preservation asks whether the decision survives without the unimportant parts, deletion whether
-    it falls without the important ones.
+    Sufficiency is the value of `sufficiency`. The preservation check is 1 if the classifier still
+    predicts the target when the unimportant parts are deleted. The deletion check is 1 if it no
+    longer does so when the important parts are deleted.
 
     Args:
-        important: Which parts are called important, (T, P) bool.
-        decided: The decision with only the parts in each code, 2^P of them.
+        important: Whether each part counts as important at each threshold, (T, P) bool.
+        decided: Whether the classifier predicts the target from each of the 2^P sets of parts,
+            indexed by their codes as in `sufficiency`.
 
     Returns:
-        (T,) float64 in [0, 1]; NaN if the untouched image is not decided so.
+        Means (T,) float64 in [0, 1]; NaN if the target is not predicted on the unchanged image.
     """
     codes = [sum(1 << i for i, on in enumerate(row) if on) for row in important.tolist()]
     everything = len(decided) - 1
@@ -151,17 +153,17 @@ def decision_checks(important: Tensor, decided: list[bool]) -> Tensor:
 
 
 def distraction(important: Tensor, drops: Tensor, logit: float) -> Tensor:
-    """Share of the irrelevant parts that are not called important, at each threshold.
+    """Fraction of the irrelevant parts that do not count as important, at each threshold.
 
-    Irrelevant is what raises the target's logit when deleted, or changes it by less than 5 %.
+    A part is irrelevant if deleting it raises the target's logit or changes it by less than 5 %.
 
     Args:
-        important: (T, N) bool.
-        drops: Loss of the target's logit without each part, (N,).
-        logit: The target's logit on the untouched image.
+        important: Whether each part counts as important at each threshold, (T, N) bool.
+        drops: Decrease of the target's logit when each part is deleted, (N,).
+        logit: Logit of the target on the unchanged image.
 
     Returns:
-        (T,) float64 in [0, 1]; NaN if no part is irrelevant.
+        Fractions (T,) float64 in [0, 1]; NaN if no part is irrelevant.
     """
     irrelevant = (drops.abs() < 0.05 * abs(logit)) | (drops < 0)
     return 1 - (important & irrelevant).sum(dim=1).double() / irrelevant.sum()

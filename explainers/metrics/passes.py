@@ -1,4 +1,4 @@
-"""What an explanation asks of the classifier."""
+"""Number of passes through the classifier that an explanation takes."""
 
 from torch import Tensor
 
@@ -6,9 +6,10 @@ from explainers.metrics.base import PerImageMetric
 
 
 class Passes(PerImageMetric):
-    """Images that the explanandum saw, and of which its answers were differentiated, an image.
+    """Forward and backward passes through the explanandum for each explained image.
 
-    `forwards` counts what reaches the first layer, `backwards` gradients that leave the last one.
+    `forwards` counts the images that pass through the first layer. `backwards` counts the images
+    whose gradient enters the output of the network.
     """
 
     names = ("forwards", "backwards")
@@ -16,5 +17,5 @@ class Passes(PerImageMetric):
     higher_is_better = False
 
     def score(self, passes: Tensor) -> dict[str, Tensor]:
-        """Passes (B, 2), passed on."""
+        """The given passes (B, 2), as two columns (B,)."""
         return {"forwards": passes[:, 0], "backwards": passes[:, 1]}

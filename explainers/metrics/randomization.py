@@ -1,4 +1,4 @@
-"""Sanity check: a map should change when what it explains is drawn anew at random."""
+"""Sanity check: a map should change when the weights of the network are randomized."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from explainers.options import check_choices
 
 
 def layers_top_down(network: nn.Module, leave_out: nn.Module | None = None) -> list[nn.Module]:
-    """Modules that own parameters, the last registered first, without those of `leave_out`."""
+    """Modules with parameters of their own, last registered first, without those of `leave_out`."""
     known = set(leave_out.modules()) if leave_out is not None else set()
     return [
         module
@@ -24,10 +24,11 @@ def layers_top_down(network: nn.Module, leave_out: nn.Module | None = None) -> l
 
 
 def redraw(layer: nn.Module, seed: int) -> None:
-    """Initialise a layer's own parameters and buffers anew, in place; the same on every device.
+    """Reinitialize the parameters and buffers of a layer in place, without those of its children.
 
-    A layer that cannot reset itself (class tokens, position embeddings, layer scales) draws from
-    the normal distribution with its parameters' present mean and standard deviation.
+    The new values are the same on every device. Layers without a reset method (class tokens,
+    position embeddings, layer scales) are drawn from a normal distribution with the current mean
+    and standard deviation of each parameter.
     """
     reset = "reset_parameters" if hasattr(layer, "reset_parameters") else "_reset_parameters"
     if not hasattr(layer, reset):
@@ -45,17 +46,17 @@ def redraw(layer: nn.Module, seed: int) -> None:
 
 
 def layer_seed(seed: int, place: int) -> int:
-    """Seed of the layer at a place from the top.
+    """Seed of a layer, given its position from the top.
 
-    It is far from the small seeds that networks are made with: one of those would draw the first
-    layer exactly as it was.
+    The seed is far from the small seeds that networks are usually initialized with. One of those
+    could redraw the first layer exactly as it was.
     """
     return hash((seed, place)) & (2**63 - 1)
 
 
 @contextmanager
 def restored(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Put every parameter and buffer of the layers back, bit for bit, after the block."""
+    """Restore every parameter and buffer of the layers, bit for bit, after the block."""
     saved = [(value, value.detach().clone()) for layer in layers for value in _own(layer)]
     try:
         yield
@@ -70,35 +71,41 @@ def _own(layer: nn.Module) -> list[Tensor]:
 
 
 class MPRT(PerImageMetric):
-    """Rank correlation of a map and the map after the network's weights were drawn at random.
+    """Rank correlation between a map and the map after the weights of a network are randomized.
 
-    Close to 0 is good: the map depends on what was learned. A figure below 0 ranks as better than
-    0, which it is not. What is randomised is the `subject`:
+    A value close to 0 is good: the map depends on what the network has learned. Tables rank a
+    value below 0 as better than 0, although it is not better.
 
-    - "explanandum": the classifier. A trained explainer that does not look at it at inference (an
-      own network on the image, such as DeepLabExplainer) gives the same map, hence exactly 1: true,
-      and no statement about what it learned. One that reads the classifier's features reacts.
-    - "explainer": the explainer's own learned network, the classifier left alone. Missing for
-      methods that learn nothing.
+    If the map after randomization is constant, the value is 0, because that map contains no
+    information about the original one. If the original map is constant, the value is missing.
+    All weights are restored, bit for bit.
 
-    Source: Adebayo et al., NeurIPS 2018; default as Ra-NEM runs quantus' MPRT: all layers
-    randomised from the top down, only the last correlation, Spearman. Differs: one randomisation
-    and one explanation instead of one a layer; maps enter with their sign (quantus: absolute values
-    unless told otherwise); every layer has its own seed, and parameters without a reset of their
-    own (class tokens, layer scales) are drawn too; quantus' mean over layers counts the untouched
-    network's 1 as well. A map that is constant afterwards counts 0,
-    since it says nothing of the former; one that was constant before is missing. All weights are
-    put back, bit for bit.
+    Source: Adebayo et al., NeurIPS 2018. The default follows Ra-NEM's use of quantus' MPRT, which
+    randomizes all layers from the top down and reports only the last Spearman correlation.
 
-    Cost: one explanation; with "cascade" one a layer.
+    Differences from the released code:
+        - By default there is one randomization and one explanation, not one for each layer.
+        - Maps keep their sign. The default of quantus is to take absolute values.
+        - Every layer has its own seed.
+        - Parameters without a reset method (class tokens, layer scales) are randomized too.
+        - The mean over the layers excludes the original network, whose correlation of 1 quantus
+          includes.
+
+    Cost: one explanation, or with "cascade" one explanation for each layer.
 
     Args:
-        layers: "all" at once; "last": the topmost alone; "cascade": one more from the top down
-            before each explanation, which reports the last correlation (that of "all") and, as
-            `/cascade`, the mean over the layers.
-        subject: See above; the figure of "explainer" is called `MPRT/explainer`.
-        absolute: Correlate |map|.
-        seed: Of the weights.
+        layers: Layers to randomize. "all": all layers at once. "last": the topmost layer only.
+            "cascade": one more layer from the top down before each explanation; this reports the
+            last correlation, which equals that of "all", and as `/cascade` the mean over the
+            layers.
+        subject: Network to randomize. "explanandum": the classifier. Explainers that do not use it
+            at inference (those that apply a network of their own to the image, such as
+            DeepLabExplainer) return the same map and get exactly 1, which says nothing about what
+            they have learned; explainers that read features of the classifier are affected.
+            "explainer": the learned network of the explainer, without the classifier. The value is
+            then called `MPRT/explainer`, and is missing for methods that learn nothing.
+        absolute: Whether to correlate the absolute values of the maps.
+        seed: Seed of the random weights.
     """
 
     needs = ("images", "targets", "maps", "explanandum", "explainer")
@@ -121,7 +128,7 @@ class MPRT(PerImageMetric):
     def score(
         self, images: Tensor, targets: Tensor, maps: Tensor, explanandum: nn.Module, explainer: Any
     ) -> dict[str, Tensor]:
-        """Correlations (B,) of the maps (B, H, W) of images (B, 3, H, W) with the randomised."""
+        """Correlations (B,) of maps (B, H, W) of images (B, 3, H, W) with the randomized maps."""
         own = self.subject == "explainer"
         layers = layers_top_down(explainer if own else explanandum, explanandum if own else None)
         layers = layers[:1] if self.layers == "last" else layers

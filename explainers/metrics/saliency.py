@@ -1,4 +1,4 @@
-"""Size of a mask against what the classifier still sees under it."""
+"""Size of a mask compared with the probability of the class on the masked image."""
 
 from typing import Literal
 
@@ -14,21 +14,24 @@ from explainers.options import check_choices
 def mask_saliency(
     maps: Tensor, log_probabilities: Tensor, targets: Tensor, floor: float = 0.05
 ) -> Tensor:
-    """Log area less log probability: ln max(mean mask, floor) - ln sum of target probabilities.
+    """Log area minus log probability: ln max(mean mask, floor) - ln sum of target probabilities.
 
-    Lower is better: a small mask under which the classifier still sees the targets.
+    Lower is better: the mask is small and the classifier still recognizes the targets.
 
-    Source: Stalder et al., NeurIPS 2022, eq. 9. Each class counts once; the released code counts a
-    VOC class once per annotated object, which pushes its numbers down.
+    Source: Stalder et al., NeurIPS 2022, eq. 9.
+
+    Differences from the released code:
+        - Each class counts once. The released code counts a VOC class once for each annotated
+          object, which lowers its numbers.
 
     Args:
         maps: Masks (B, H, W) in [0, 1].
         log_probabilities: Log-probabilities (B, K) of the masked images.
         targets: Classes of the sum, (B, K) bool.
-        floor: Least area that still pays.
+        floor: Area below which a smaller mask no longer lowers the score.
 
     Returns:
-        Scores (B,) float64; NaN for an image without target.
+        Scores (B,) float64; NaN for an image without a target.
     """
     area = pixel_sum(maps) / (maps.shape[1] * maps.shape[2])
     targets = targets.cpu()
@@ -38,11 +41,13 @@ def mask_saliency(
 
 
 class MaskSaliency(PerImageMetric):
-    """`mask_saliency` of the images kept under their maps; the removed pixels show the mean colour.
+    """Log area minus log probability of images masked by their maps, see `mask_saliency`.
+
+    The mean color replaces the removed pixels.
 
     Args:
-        activation: "softmax" as in the paper, even for classifiers trained with a sigmoid; "model"
-            takes the classifier's own.
+        activation: Function that gives the probabilities. "softmax": as in the paper, even for
+            classifiers trained with a sigmoid. "model": the activation of the classifier.
     """
 
     names = ("MaskSaliency",)

@@ -1,4 +1,4 @@
-"""What an explanation costs."""
+"""Time that an explanation takes."""
 
 from torch import Tensor
 
@@ -6,12 +6,12 @@ from explainers.metrics.base import PerImageMetric
 
 
 class Seconds(PerImageMetric):
-    """Wall-clock seconds an image, as measured around the call for its batch."""
+    """Wall-clock seconds per image, measured around the call for the whole batch."""
 
     names = ("seconds",)
     needs = ("seconds",)
     higher_is_better = False
 
     def score(self, seconds: Tensor) -> dict[str, Tensor]:
-        """Seconds (B,), passed on."""
+        """The given seconds (B,)."""
         return {"seconds": seconds}

@@ -1,4 +1,4 @@
-"""Agreement of thresholded maps with object masks, over a whole data set (SLOC's protocol)."""
+"""Agreement of thresholded maps with object masks over a whole data set (SLOC's protocol)."""
 
 import numpy as np
 import torch
@@ -11,12 +11,15 @@ from explainers.metrics.statistics import Columns, nan_mean
 
 
 def counts(maps: Tensor, mask: Tensor, void: Tensor | None = None) -> Tensor:
-    """True positives, false positives, false negatives, true negatives: (B, 4) float64.
+    """Numbers of true positives, false positives, false negatives and true negatives.
 
     Args:
-        maps: (B, H, W); pixels above the map's own mean are foreground.
-        mask: Objects (B, H, W) bool.
-        void: Pixels that count nowhere, not in the mean either, (B, H, W) bool.
+        maps: Maps (B, H, W). Pixels above the mean of their map are foreground.
+        mask: Object masks (B, H, W) bool.
+        void: Pixels that are ignored, also in the mean, (B, H, W) bool.
+
+    Returns:
+        Numbers of pixels (B, 4) float64.
     """
     maps, valid = exact(maps), _valid(mask, void)
     mean = pixel_sum(maps * valid) / pixel_sum(valid).clamp_min(1)
@@ -30,11 +33,13 @@ def _valid(mask: Tensor, void: Tensor | None) -> Tensor:
 
 
 def average_precision(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
-    """Area under the precision steps, sum of (R_n - R_n-1) P_n over the distinct scores.
+    """Average precision: sum of (R_n - R_n-1) P_n over the distinct scores.
+
+    R_n and P_n are the recall and precision if the n largest distinct scores count as positive.
 
     Args:
-        scores: (N,).
-        labels: (N,); NaN is returned if none is true.
+        scores: Scores (N,), higher for the positive class.
+        labels: True labels (N,). If none is positive, the result is NaN.
 
     Example:
         >>> average_precision(np.array([0.9, 0.8, 0.1]), np.array([True, False, True]))
@@ -44,7 +49,7 @@ def average_precision(scores: NDArray[np.float64], labels: NDArray[np.bool_]) ->
     hits = np.cumsum(labels[order])
     if not hits.size or hits[-1] == 0:
         return float("nan")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each tie
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of equal scores
     gained = np.diff(hits[last], prepend=0)
     return float((gained * (hits[last] / (last + 1))).sum() / hits[-1])
 
@@ -52,13 +57,19 @@ def average_precision(scores: NDArray[np.float64], labels: NDArray[np.bool_]) ->
 class SegmentationScores(PerImageMetric):
     """Pixel accuracy and mean IoU over all pixels of the data, and mean average precision.
 
-    Maps are min-maxed (masks too, as published); foreground is what exceeds the map's mean.
-    PixelAccuracy counts all pixels of all images together; MeanIoU is the mean of the background's
-    and the foreground's IoU over such totals; MeanAP averages over images the average precision of
-    the stack (1 - map, map) against (background, foreground).
+    All maps are min-max scaled (masks too, as published). Pixels above the mean of their map are
+    foreground. PixelAccuracy is computed over all pixels of all images together. MeanIoU is the
+    mean of the IoU of the background and the IoU of the foreground, both over all pixels of all
+    images. MeanAP is the mean over images of the average precision of the concatenated scores
+    (1 - map, map) for the labels (background, foreground).
 
-    Source: the ImageNet-Segmentation protocol of Chefer et al., CVPR 2021, as SLOC uses it.
-    Differs: images with an empty mask are left out, and `void` pixels count nowhere. No forward.
+    Source: the ImageNet-Segmentation protocol of Chefer et al., CVPR 2021, as used by SLOC.
+
+    Differences from the released code:
+        - Images with an empty mask are left out.
+        - `void` pixels are ignored.
+
+    Cost: no forward passes.
     """
 
     names = ("seg_tp", "seg_fp", "seg_fn", "seg_tn", "seg_ap")
@@ -68,11 +79,11 @@ class SegmentationScores(PerImageMetric):
 
     @property
     def reports(self) -> tuple[str, ...]:
-        """The three figures."""
+        """Names of the three scores."""
         return ("PixelAccuracy", "MeanIoU", "MeanAP")
 
     def score(self, maps: Tensor, mask: Tensor, void: Tensor | None = None) -> dict[str, Tensor]:
-        """Counts and average precision (B,) of maps (B, H, W)."""
+        """Numbers of pixels and average precision (B,) of maps (B, H, W)."""
         unit = masking.minmax(exact(maps))
         valid = _valid(mask, void).bool()
         planes = zip(unit.numpy(), mask.cpu().bool().numpy(), valid.numpy(), strict=True)
@@ -84,7 +95,7 @@ class SegmentationScores(PerImageMetric):
         return dict(zip(self.names, table.unbind(1), strict=True))
 
     def aggregate(self, values: Columns) -> dict[str, float]:
-        """Figures of the summed counts; NaN without an image."""
+        """The three scores, from summed numbers of pixels; NaN without any image."""
         tp, fp, fn, tn = (float(np.nansum(values[name])) for name in self.names[:4])
         if tp + fn == 0:
             return dict.fromkeys(self.reports, float("nan"))

@@ -1,4 +1,4 @@
-"""How much a map moves when the image is disturbed a little."""
+"""How much a map changes under small perturbations of the image."""
 
 from typing import Any
 
@@ -11,7 +11,9 @@ from explainers.metrics.base import PerImageMetric, exact, pixel_sum
 
 
 def relative_change(maps: Tensor, others: Tensor) -> Tensor:
-    """||a - a'|| / ||a|| of maps a and a' (B, H, W) -> (B,) >= 0 float64; NaN where a is 0.
+    """Relative change ||a - a'|| / ||a|| (B,) >= 0 float64 of maps a and a' (B, H, W).
+
+    NaN where a is 0 everywhere.
 
     Example:
         >>> a = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]])
@@ -24,23 +26,31 @@ def relative_change(maps: Tensor, others: Tensor) -> Tensor:
 
 
 class AverageSensitivity(PerImageMetric):
-    """Mean relative change of the min-maxed map under uniform noise on the image; lower is better.
+    """Mean relative change of the min-max scaled map under uniform noise; lower is better.
 
-    The target stays what it was on the clean image, also where the noise changes the prediction.
+    The noise is uniform in [-radius, radius] times the classifier's standard deviation. Noisy
+    images may leave the range [0, 1]. The target remains that of the clean image, even if the noise
+    changes the prediction.
 
-    Source: Yeh et al., NeurIPS 2019, as Ra-NEM runs quantus' AvgSensitivity: 30 draws of +-0.2 in
-    the classifier's normalised space (here radius times its std, images in [0, 1] may be left),
-    both maps min-maxed, Frobenius norms. Differs: quantus scales maps by their largest magnitude
-    and draws 200 times unless told otherwise; here every image gets the same draws. A constant map
-    is missing: it has no relative change; so is a method that needs the object masks of each image
-    (GroundTruth), since noisy images come with none.
+    A constant map has no relative change and therefore no value. Methods that need the object masks
+    of each image (GroundTruth) have no value either, since noisy images come without masks.
+
+    Source: Yeh et al., NeurIPS 2019, as in Ra-NEM's use of quantus' AvgSensitivity: 30 draws of
+    noise up to 0.2 in the classifier's normalized space, both maps min-max scaled, Frobenius norms.
+
+    Differences from the released code:
+        - By default, quantus divides maps by their largest magnitude and draws 200 times.
+        - Every image gets the same draws of noise.
 
     Cost: `draws` explanations.
 
     Args:
-        draws: Noisy images.
+        draws: Number of noisy images.
         radius: Largest noise, in units of the classifier's standard deviation.
-        seed: Of the noise.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If `draws` is below 1 or `radius` is not positive.
     """
 
     names = ("AverageSensitivity",)

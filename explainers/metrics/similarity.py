@@ -1,4 +1,4 @@
-"""Likeness of maps, and of the maps of repeated or re-parameterised runs."""
+"""Similarity of maps, and of the maps of repeated or reparameterized runs."""
 
 import itertools
 from collections.abc import Iterator
@@ -16,7 +16,10 @@ Planes = NDArray[np.float64]
 
 
 def pearson(a: Planes, b: Planes) -> Planes:
-    """Correlation of rows (B, N) -> (B,) in [-1, 1]; NaN where one is constant or not finite."""
+    """Pearson correlation (B,), in [-1, 1], of the rows of arrays (B, N).
+
+    NaN where a row is constant or not finite.
+    """
     result = np.full(len(a), np.nan)
     for i, (x, y) in enumerate(zip(a, b, strict=True)):
         if np.isfinite(x).all() and np.isfinite(y).all() and np.ptp(x) > 0 and np.ptp(y) > 0:
@@ -26,9 +29,9 @@ def pearson(a: Planes, b: Planes) -> Planes:
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Rank correlation of the pixels of maps (B, H, W) -> (B,) in [-1, 1]; ties share a rank.
+    """Spearman rank correlation (B,), in [-1, 1], of the pixels of maps (B, H, W).
 
-    NaN where a map is constant.
+    Pixels of equal value share a rank. NaN where a map is constant.
 
     Example:
         >>> a = torch.tensor([[[0.0, 1.0, 2.0, 5.0]]])
@@ -46,7 +49,7 @@ def _ranks(maps: Tensor) -> Planes:
 
 
 def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-    """Structural similarity of maps (B, H, W) -> (B,) in [-1, 1], over windows of 5 x 5 pixels."""
+    """Structural similarity (B,), in [-1, 1], of maps (B, H, W) over windows of 5 x 5 pixels."""
     from skimage.metrics import structural_similarity
 
     pairs = zip(exact(a).numpy(), exact(b).numpy(), strict=True)
@@ -55,10 +58,10 @@ def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
 
 
 def hog(maps: Tensor) -> Planes:
-    """Histograms of oriented gradients of maps (B, H, W) -> (B, N).
+    """Histograms of oriented gradients (B, N) of maps (B, H, W).
 
-    Cells of 16 x 16 pixels, 9 orientations, blocks of 3 x 3 cells or as many as there are; N is 0
-    for maps that do not hold a cell.
+    Cells have 16 x 16 pixels and 9 orientations. Blocks have 3 x 3 cells, or fewer if the maps are
+    too small. N is 0 for maps smaller than one cell.
     """
     from skimage.feature import hog as histograms
 
@@ -71,7 +74,7 @@ def hog(maps: Tensor) -> Planes:
 
 @contextmanager
 def changed(explainer: Any, values: dict[str, Any]) -> Iterator[None]:
-    """Set attributes of an explainer for the block, and set them back after it.
+    """Set attributes of an explainer within the block, and restore them afterwards.
 
     Raises:
         ValueError: If the explainer has no such attribute.
@@ -89,27 +92,31 @@ def changed(explainer: Any, values: dict[str, Any]) -> Iterator[None]:
 
 
 class MapSimilarity(PerImageMetric):
-    """Likeness of the maps of one image under several seeds or settings, averaged over all pairs.
+    """Similarity of the maps of an image under several seeds or settings, averaged over all pairs.
 
-    SSIM with 5 x 5 windows, Pearson correlation of histograms of oriented gradients (16 x 16
-    cells), and Spearman correlation of the pixels; 1 is the same map.
+    Reports SSIM with 5 x 5 windows, the Pearson correlation of histograms of oriented gradients
+    (16 x 16 cells), and the Spearman correlation of the pixels. Equal maps give 1. A pair with a
+    constant map has no correlation and is left out of HOG and Spearman.
 
-    Source: Agarwal & Nguyen, ACCV 2020, section 4.4, with scikit-image. Differs: masks are compared
-    as they are with data range 1; other maps are first divided by their largest magnitude, with
-    data range 2 (published: raw maps in [-1, 1], data range 2). A pair with a constant map has no
-    correlation, and is left out of HOG and Spearman.
+    A variant is a dict of settings that are assigned to attributes of the explainer. It affects
+    what `attribute` reads, but nothing that the constructor has already built. Methods that lack
+    one of the settings have no value.
 
-    A variant is a dict of settings, which are set as attributes of the explainer: that reaches what
-    `attribute` reads, not what was built by the init. A method without such a setting is missing.
+    Source: Agarwal & Nguyen, ACCV 2020, section 4.4, with scikit-image.
 
-    Cost: one explanation a variant, less if a variant changes nothing.
+    Differences from the released code:
+        - Masks are compared as they are, with data range 1.
+        - Other maps are first divided by their largest magnitude and compared with data range 2.
+          Published are raw maps in [-1, 1] with data range 2.
+
+    Cost: one explanation for each variant that differs from the current settings.
 
     Args:
-        seeds: Short for variants of the seed; the published run has five.
-        variants: Settings, such as `[{patch: 17}, {patch: 29}]`.
+        seeds: Seeds to compare, a short form of one variant for each seed. Five were published.
+        variants: Settings to compare, such as `[{patch: 17}, {patch: 29}]`.
 
     Raises:
-        ValueError: If not exactly one of the two is given, or it has less than two entries.
+        ValueError: Unless exactly one of the two is given, with at least two entries.
     """
 
     names = ("SSIM", "HOG", "Spearman")
@@ -128,7 +135,7 @@ class MapSimilarity(PerImageMetric):
     def score(
         self, images: Tensor, targets: Tensor, maps: Tensor, explainer: Any
     ) -> dict[str, Tensor]:
-        """Mean likeness (B,) over all pairs of runs on images (B, 3, H, W)."""
+        """Mean similarities (B,) over all pairs of runs on images (B, 3, H, W)."""
         if any(not hasattr(explainer, name) for v in self.variants for name in v):
             return {name: torch.full((len(maps),), torch.nan) for name in self.names}
         runs = []

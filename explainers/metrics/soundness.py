@@ -1,4 +1,4 @@
-"""Completeness and soundness: maps of every label are judged, not only of the right one."""
+"""Completeness and soundness of maps, judged for every label and not only the correct one."""
 
 from typing import Any, Literal
 
@@ -14,24 +14,35 @@ from explainers.perturbation import curves
 
 
 def completeness(area: Tensor, clean: Tensor, alpha: float = 1.0, epsilon1: float = 0.01) -> Tensor:
-    """min(max(epsilon1, AUC) / min(alpha, p), 1): how much of the probability the map recovers.
+    """Fraction of a label's probability that the top pixels of its map recover.
+
+    The value is min(max(epsilon1, AUC) / min(alpha, p), 1).
 
     Args:
-        area: AUC of the probability under the map's top pixels, any shape, in [0, 1].
+        area: Area under the curve (AUC) of the label's probability when only the top pixels of the
+            map are shown, any shape, in [0, 1].
         clean: Probability p of the label on the whole image, same shape.
-        alpha: Probability that need not be exceeded.
-        epsilon1: Floor of the AUC.
+        alpha: Probability that is enough to recover, even if p is higher.
+        epsilon1: Lower limit of the AUC.
 
     Returns:
-        Same shape, float64 in [0, 1]; 1 where p is 0.
+        Completeness, same shape, float64 in [0, 1]; 1 where p is 0.
     """
     return _ratio(exact(area).clamp_min(epsilon1), exact(clean).clamp_max(alpha))
 
 
 def soundness(area: Tensor, clean: Tensor, beta: float = 0.1) -> Tensor:
-    """min(max(beta, p) / AUC, 1): below 1 where the map makes a label likelier than the image does.
+    """Soundness of a map, which is low if it makes a label more probable than the image does.
 
-    Arguments as in `completeness`; `beta` is what a wrong label may reach unpunished.
+    The value is min(max(beta, p) / AUC, 1), which is below 1 where the AUC exceeds p and `beta`.
+
+    Args:
+        area: As in `completeness`.
+        clean: As in `completeness`.
+        beta: Probability that a label may reach without a penalty, even if p is lower.
+
+    Returns:
+        Soundness, same shape, float64 in [0, 1]; 1 where the AUC is 0.
 
     Example:
         >>> soundness(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 0.75]), beta=0.125).tolist()
@@ -45,9 +56,9 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def gaussian_ranks(maps: Tensor) -> Tensor:
-    """Ranks 0 ... HW - 1 of the pixels of maps (B, H, W); ties rise towards the centre.
+    """Ranks 0 to HW - 1 of the pixels of maps (B, H, W); equal pixels rank higher near the center.
 
-    The order that an infinitely small centred Gaussian added to the map gives.
+    The order is that of the map plus an infinitesimally small Gaussian at the center of the image.
     """
     rows, columns = (torch.arange(n) - (n - 1) / 2 for n in maps.shape[1:])
     distance = ((rows / maps.shape[1]) ** 2)[:, None] + (columns / maps.shape[2]) ** 2
@@ -61,36 +72,47 @@ def gaussian_ranks(maps: Tensor) -> Tensor:
 class CompletenessSoundness(PerImageMetric):
     """Worst completeness and worst soundness over all labels of the classifier, in [0, 1].
 
-    Each label gets its own map, whose top pixels are kept and the others replaced; its AUC is the
-    plain mean of the label's probability over the numbers of kept pixels j HW / points, j from 1 to
-    `points`. The score of an image is the minimum over its labels. Completeness asks whether the
-    map finds the evidence that there is, soundness whether it makes up none.
+    Completeness measures whether a map finds the evidence for its label that the image contains.
+    Soundness penalizes maps that create evidence for a label the image does not support.
+
+    Each label is explained by its own map. The top pixels of the map are kept and the others are
+    replaced. The AUC is the plain mean of the label's probability over the numbers of kept pixels
+    j HW / points, with j from 1 to `points`. The score of an image is the minimum over its labels.
 
     Source: Gupta et al., "New Definitions and Evaluations for Saliency Methods: Staying Intrinsic,
-    Complete and Sound", NeurIPS 2022; 28 points at 224 px are its 1792 pixels a step. Published
-    are epsilon1 0.01, beta 0.1 (table 2), 0, 0.1 (appendix D); the released script passes 0.1 for
-    both. CIFAR: `start: 0.2, end: 0.6`, `top: 2`. Differs: random images are the same for every
-    image, label and point; the clean image is shown once.
+    Complete and Sound", NeurIPS 2022. At 224 px, 28 points correspond to its 1792 pixels per step.
+    The paper uses epsilon1 0.01 and beta 0.1 in table 2, and 0 and 0.1 in appendix D; the released
+    script passes 0.1 for both. For CIFAR the settings are `start: 0.2`, `end: 0.6` and `top: 2`.
 
-    The label subset is the explanandum's `classes`. Cost an image with K labels: K maps, and
-    K (points - 1) forwards, with random images `draws` times as many.
+    Differences from the released code:
+        - The random images are the same for every image, label and point.
+        - The clean image is shown to the classifier once.
+
+    To judge a subset of the labels, set the `classes` of the explanandum.
+
+    Cost for each image with K labels: K maps and K (points - 1) forward passes. With random images
+    the forward passes are `draws` times as many.
 
     Args:
-        alpha: See `completeness`.
-        beta: See `soundness`.
-        epsilon1: See `completeness`.
-        points: Numbers of kept pixels.
-        start: First part of kept pixels that counts.
-        end: Last part that counts.
-        replacement: "mean" (gray), or "images": the mean probability over `draws` random images.
-        bank: Folder with the random images; they must not come from the batch, or its make-up
-            would change the score.
-        draws: Random images.
-        seed: Which random images.
-        ties: "order": of equal pixels the later counts as larger, as published; "gaussian": the
-            one nearer to the centre.
-        top: Judge only the most probable labels; None judges all.
-        batch_size: Images a forward pass.
+        alpha: Probability that is enough to recover, see `completeness`.
+        beta: Probability that is not penalized, see `soundness`.
+        epsilon1: Lower limit of the AUC, see `completeness`.
+        points: Number of points of the curve.
+        start: Smallest fraction of kept pixels that enters the AUC.
+        end: Largest fraction of kept pixels that enters the AUC.
+        replacement: Content of the replaced pixels. "mean": the mean color, which is gray.
+            "images": random images, with the probability averaged over `draws` of them.
+        bank: Folder with the random images. They must not come from the batch, because the score
+            would then depend on the other images in it.
+        draws: Number of random images.
+        seed: Seed of the choice of the random images.
+        ties: Order of pixels of equal value. "order": the later pixel counts as larger, as
+            published. "gaussian": the pixel nearer to the center counts as larger.
+        top: Number of labels to judge, the most probable ones; None judges all labels.
+        batch_size: Number of images in each forward pass.
+
+    Raises:
+        ValueError: If an argument is out of range, or a bank is missing or not needed.
     """
 
     names = ("Completeness", "Soundness")
@@ -132,7 +154,7 @@ class CompletenessSoundness(PerImageMetric):
     def score(
         self, images: Tensor, logits: Tensor, explanandum: Explanandum, explainer: Any
     ) -> dict[str, Tensor]:
-        """Both scores (B,) of images (B, 3, H, W)."""
+        """Completeness and soundness (B,) of images (B, 3, H, W) with logits (B, K)."""
         count = min(self.top or logits.shape[1], logits.shape[1])
         clean, labels = explanandum.to_probabilities(logits).topk(count, dim=1)
         maps = explainer.class_maps(images, labels)
@@ -150,7 +172,7 @@ class CompletenessSoundness(PerImageMetric):
     def area(
         self, explanandum: Explanandum, images: Tensor, maps: Tensor, labels: Tensor, clean: Tensor
     ) -> Tensor:
-        """AUC (B,) of labels (B,), with clean probabilities (B,), under maps (B, H, W)."""
+        """AUC (B,) of labels (B,) with maps (B, H, W) and probabilities `clean` (B,)."""
         size = maps[0].numel()
         counts = [round(share * size) for share in self.kept]
         inner = tuple(c for c in counts if c < size)

@@ -1,4 +1,4 @@
-"""Statistics over images: means that skip missing values, bootstrap intervals, paired tests."""
+"""Statistics over images: means without missing values, bootstrap intervals, paired tests."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Array = NDArray[np.float64]
-Columns = Mapping[str, Array]  # name -> (N,), one value an image; NaN is missing
+Columns = Mapping[str, Array]  # name -> (N,), one value per image; NaN means missing
 Interval = tuple[float, float]
 
-ALL_PAIRS = 6  # up to so many methods every pair is tested
+ALL_PAIRS = 6  # largest number of methods for which every pair is tested
 
 
 class Comparison(TypedDict):
-    """One paired test: mean of `a - b` over the images both have, and Holm-corrected p-value."""
+    """One paired test: mean of `a - b` over common images, and the Holm-corrected p-value."""
 
     metric: str
     a: str
@@ -26,7 +26,7 @@ class Comparison(TypedDict):
 
 
 def nan_mean(values: Array) -> float:
-    """Mean of values (N,) without the missing ones; NaN if none is left.
+    """Mean of values (N,) without the missing ones; NaN if all are missing.
 
     Example:
         >>> nan_mean(np.array([1.0, np.nan, 3.0])), nan_mean(np.array([np.nan]))
@@ -37,14 +37,14 @@ def nan_mean(values: Array) -> float:
 
 
 def by_image(index: NDArray[np.int64], values: Array) -> tuple[NDArray[np.int64], Array]:
-    """Average the rows of each image, missing values aside.
+    """Average the rows of each image, without missing values.
 
     Args:
-        index: Image of each row, (N,).
+        index: Image to which each row belongs, (N,).
         values: Rows (N, C), NaN where missing.
 
     Returns:
-        The sorted images (M,) and their means (M, C).
+        The distinct images (M,) in ascending order, and their means (M, C).
     """
     order = np.argsort(index, kind="stable")
     images, starts = np.unique(index[order], return_index=True)
@@ -64,17 +64,18 @@ def bootstrap_ci(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Percentile bootstrap intervals of figures over images.
+    """Percentile bootstrap intervals of scores, with images as the resampled units.
 
     Args:
-        columns: Per-image values; an image is drawn with all its columns.
-        aggregate: From columns to figures; None takes each column's mean over its known values.
+        columns: Per-image values. An image is resampled with all its columns.
+        aggregate: Function from columns to scores; None uses the mean of each column without
+            missing values.
         n: Number of resamples.
-        seed: Of the resampling: the same images for every method with as many of them.
-        level: Coverage.
+        seed: Seed of the resampling. Methods with equally many images get the same resamples.
+        level: Coverage of the intervals.
 
     Returns:
-        Name of each figure -> (low, high); NaN if no resample defines the figure.
+        Interval (low, high) of each score by name; NaN if no resample defines the score.
     """
     if aggregate is None:
         return {
@@ -100,7 +101,7 @@ def _resampled_means(values: Array, n: int, seed: int, budget: int = 4_000_000) 
     if not known.size:
         return known
     generator = np.random.default_rng(seed)
-    step = max(1, budget // known.size)  # resamples at once, to bound the memory
+    step = max(1, budget // known.size)  # resamples at a time, to bound the memory
     sizes = [min(step, n - start) for start in range(0, n, step)]
     return np.concatenate(
         [known[generator.integers(0, known.size, (s, known.size))].mean(axis=1) for s in sizes]
@@ -118,13 +119,13 @@ def _percentiles(figures: Array, level: float) -> Interval:
 def paired_wilcoxon(table: Mapping[str, Columns], main: str) -> list[Comparison]:
     """Wilcoxon signed-rank tests between methods, Holm-corrected within each metric.
 
-    Compared are `main` and every other method, or all pairs if there are at most `ALL_PAIRS`
-    methods. Images that one of the two lacks are left out; a pair without a common image is left
-    out altogether.
+    All pairs of methods are compared if there are at most `ALL_PAIRS` methods; otherwise only
+    `main` is compared with every other method. A pair is compared on the images for which both
+    methods have a value. Pairs without such images are left out.
 
     Args:
-        table: Metric -> method -> values (N,), the same images in the same order for all methods.
-        main: The method under test.
+        table: Values (N,) by metric and method, with the same images in the same order throughout.
+        main: Name of the method under test.
     """
     result: list[Comparison] = []
     for metric, methods in table.items():
@@ -149,13 +150,13 @@ def _known_differences(a: Array, b: Array) -> Array:
 
 
 def signed_rank(differences: Array) -> float:
-    """Two-sided p-value of the signed-rank test of differences (N,); zeros are dropped."""
+    """Two-sided p-value of the signed-rank test of differences (N,), without those that are 0."""
     nonzero = differences[differences != 0]
     return float(stats.wilcoxon(nonzero).pvalue) if nonzero.size else 1.0
 
 
 def holm(p: list[float]) -> list[float]:
-    """Holm's step-down correction, in the order given.
+    """P-values after Holm's step-down correction, in the given order.
 
     Example:
         >>> holm([0.04, 0.01, 0.5])

@@ -1,1 +1,1 @@
-"""The networks that are trained to explain."""
+"""Networks that are trained to explain."""

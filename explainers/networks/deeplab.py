@@ -10,7 +10,7 @@ from explainers.functional import losses, planes
 
 
 class DeepLabOptions(TypedDict, total=False):
-    """Options of `DeepLabV3`; see there."""
+    """Options of `DeepLabV3`, which documents them."""
 
     backbone: str
     pretrained: bool
@@ -31,7 +31,7 @@ PUBLISHED: DeepLabOptions = {
     "output_stride": 8,
 }
 
-# A small network, for trials and tests: `quick` of the methods that are built on it.
+# A small network for trials and tests: the attribute `quick` of the methods that use it.
 QUICK: dict[str, Any] = {
     "network": {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]},
     "optimizer": {"lr": 3e-3},
@@ -39,23 +39,25 @@ QUICK: dict[str, Any] = {
 
 
 class DeepLabV3(nn.Module):
-    """DeepLabV3: inputs (B, 3, H, W) -> low-resolution class logits (B, C, ~H/8, ~W/8).
+    """DeepLabV3, from inputs (B, 3, H, W) to class logits (B, C, ~H/8, ~W/8) at low resolution.
 
     Args:
         num_classes: Number of class maps.
-        backbone: "torchvision/resnet50", "torchvision/resnet101" or
-            "torchvision/mobilenet_v3_large" for the published network, or any encoder of
-            segmentation-models-pytorch ("resnet18", "tu-<timm name>").
-        pretrained: Download ImageNet weights of the backbone.
-        backbone_weights: Or start it from a local file of a classifier with the same backbone.
-        freeze_backbone: Train the decoder alone, on the backbone's features as they are.
-        decoder_channels: Width of the decoder; for segmentation-models-pytorch only.
-        atrous_rates: Dilations of the decoder; for segmentation-models-pytorch only.
-        output_stride: 8 as published, or 16 for cheaper, coarser maps; for
-            segmentation-models-pytorch only.
+        backbone: Name of the encoder. "torchvision/resnet50", "torchvision/resnet101" and
+            "torchvision/mobilenet_v3_large" select the published network. Other names are encoders
+            of segmentation-models-pytorch ("resnet18", "tu-<timm name>").
+        pretrained: Whether to download ImageNet weights of the backbone.
+        backbone_weights: Path of a local weights file of a classifier with the same backbone, to
+            start from.
+        freeze_backbone: Whether to train the decoder alone, on the unchanged features of the
+            backbone.
+        decoder_channels: Number of channels of the decoder. Only for segmentation-models-pytorch.
+        atrous_rates: Dilation rates of the decoder. Only for segmentation-models-pytorch.
+        output_stride: Output stride: 8 as published, or 16 for cheaper and coarser maps. Only for
+            segmentation-models-pytorch.
 
     Raises:
-        ValueError: If the backbone is unknown.
+        ValueError: If the backbone is unknown, or `backbone_weights` do not fit it.
     """
 
     def __init__(
@@ -112,32 +114,32 @@ class DeepLabV3(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "DeepLabV3":
-        """Train mode; a frozen backbone stays in eval mode."""
+        """Sets train mode, except for a frozen backbone, which stays in eval mode."""
         super().train(mode)
         if self.freeze_backbone:
             self.encoder.eval()
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs (B, 3, H, W) -> class logits (B, C, h, w), float32 at least."""
+        """Class logits (B, C, h, w), at least in float32, of normalized inputs (B, 3, H, W)."""
         features = self.encoder(inputs)
         logits: Tensor = self.decoder(features["out"] if isinstance(features, dict) else features)
         return losses.widen(logits)
 
     def target_masks(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Masks (B, H, W) in [0, 1] of whole targets (B, C) bool, at the size of the inputs.
+        """Masks (B, H, W) in [0, 1] of targets (B, C) bool, in the size of the inputs.
 
-        The pixelwise maximum over the true classes; a target without a class gives 0.
+        A mask is the pixelwise maximum over the true classes. A target without a class gives 0.
         """
         return planes.max_over_classes(self(inputs), targets, inputs.shape[-2:]).sigmoid()
 
     def class_masks(self, inputs: Tensor, classes: Tensor) -> Tensor:
-        """Masks (B, k, H, W) in [0, 1] of several classes (B, k) int64 of each input."""
+        """Masks (B, k, H, W) in [0, 1] of several classes (B, k) int64 for each input."""
         return planes.gather_classes(self(inputs), classes, inputs.shape[-2:]).sigmoid()
 
 
 def _load_backbone(encoder: nn.Module, path: str) -> None:
-    """Load a classifier's state dict into an encoder, which has all of its keys but the head's."""
+    """Loads a classifier's state dict into an encoder, which has all of its keys but the head's."""
     inner = getattr(encoder, "model", encoder)  # segmentation-models-pytorch wraps timm's encoders
     wanted, state = inner.state_dict(), read_state(path)
     wrong = [
@@ -151,7 +153,7 @@ def _load_backbone(encoder: nn.Module, path: str) -> None:
 
 
 class _Last(nn.Module):
-    """An smp decoder as a plain module (its DeepLabV3 decoder takes the whole feature list)."""
+    """The decoder of smp's DeepLabV3 as a plain module. It takes the list of all features."""
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ WIDTHS = (256, 128, 64, 32, 16)
 
 
 class UNetOptions(TypedDict, total=False):
-    """Options of `UNetDecoder`; see there."""
+    """Options of `UNetDecoder`, which documents them."""
 
     block: Literal["separable", "plain"]
     widths: list[int]
@@ -22,31 +22,40 @@ class UNetOptions(TypedDict, total=False):
 
 
 PUBLISHED: UNetOptions = {"block": "separable", "widths": list(WIDTHS), "dropout": 0.2}
-# A small network, for trials and tests: `quick` of the methods that are built on it.
+# A small network for trials and tests: the attribute `quick` of the methods that use it.
 QUICK: dict[str, Any] = {"network": {"widths": [16] * 5}}
 
 
 class UNetDecoder(nn.Module):
-    """Feature pyramid of the explanandum -> raw scores (B, 1, H, W) at the images' own size.
+    """U-Net decoder, from the explanandum's feature pyramid to scores (B, 1, H, W).
 
-    Source: Ra-NEM's released code (ResNet50: 9.68 million weights). Each block doubles the
-    resolution and joins the next shallower features; the image itself is not used. The blocks below
-    the shallowest features have no skip: one for a CNN whose pyramid starts at stride 2, two at
-    stride 4, where the released decoder repeats ConvNeXt's stem instead. Odd sizes, and images so
-    small that two levels share one: the upsampled map is resized to its skip by nearest neighbour,
-    the last one bilinearly to the image.
+    The scores have the size of the images. Each block doubles the resolution and adds a skip
+    connection from the next shallower features. The image itself is not used. Blocks at a finer
+    resolution than the shallowest features have no skip connection. There is one such block for a
+    CNN whose pyramid starts at stride 2, and two for stride 4.
+
+    If sizes are odd, or an image is so small that two levels have the same size, the upsampled maps
+    are resized to the skip connection by nearest neighbor. The last map is resized to the image
+    bilinearly.
+
+    Source: the released code of Ra-NEM (9.68 million weights for ResNet50).
+
+    Differences from the released code:
+        - For a pyramid that starts at stride 4, the last two blocks have no skip connection. The
+          released decoder repeats ConvNeXt's stem there.
 
     The decoder of segmentation-models-pytorch does not fit: its blocks are ReLU convolutions
-    without dropout, and its count and widths are tied to its own encoders.
+    without dropout, and their number and widths are tied to its own encoders.
 
     Args:
-        channels: Channels of the pyramid, shallow to deep.
-        stride: Of its shallowest level.
-        block: "separable" as published for Ra-NEM: depthwise transposed and separable convolutions;
-            "plain" as in NEMt's own code: nearest upsampling and two 3x3 convolutions.
-        widths: Channels of the blocks, deep to shallow; with fewer blocks the last ones count, with
-            more the first one is repeated.
-        dropout: Of whole channels, in separable blocks.
+        channels: Number of channels of each level of the pyramid, from shallow to deep.
+        stride: Stride of the shallowest level.
+        block: Decoder block type. "separable", published for Ra-NEM: depthwise transposed and
+            separable convolutions. "plain", from the code of NEMt: nearest-neighbor upsampling and
+            two 3x3 convolutions.
+        widths: Number of channels of each block, from deep to shallow. If there are fewer blocks,
+            the last widths are used. If there are more, the first width is repeated.
+        dropout: Dropout rate of whole channels, in separable blocks.
     """
 
     def __init__(
@@ -75,7 +84,7 @@ class UNetDecoder(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, features: Sequence[Tensor], size: torch.Size | tuple[int, int]) -> Tensor:
-        """Features (B, C_i, h_i, w_i), shallow to deep, and the images' (H, W) -> (B, 1, H, W).
+        """Scores (B, 1, H, W) from features (B, C_i, h_i, w_i), shallow to deep; `size` is (H, W).
 
         Raises:
             ValueError: If the pyramid has another number of levels than the decoder was made for.
@@ -91,7 +100,7 @@ class UNetDecoder(nn.Module):
             x = block(x, skip)
         if x.shape[-2:] != tuple(size):
             x = F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
-        if torch.is_autocast_enabled(x.device.type):  # half-precision scores would be full of ties
+        if torch.is_autocast_enabled(x.device.type):  # half precision would create ties
             with torch.autocast(x.device.type, enabled=False):
                 wide: Tensor = self.head(x.float())
                 return wide
@@ -100,14 +109,15 @@ class UNetDecoder(nn.Module):
 
 
 def decoder(explanandum: Explanandum, options: UNetOptions, extra: int = 0) -> UNetDecoder:
-    """A decoder that fits the features of an explanandum.
+    """A decoder that fits the feature pyramid of an explanandum.
 
-    The explanandum is shown one blank image, of its own size, to learn their number and sizes.
+    The number of levels and their sizes are found with one blank image of the explanandum's input
+    size.
 
     Args:
-        explanandum: The classifier whose features are decoded.
+        explanandum: Classifier whose features are decoded.
         options: Complete options of the decoder.
-        extra: Channels that join the features of every level.
+        extra: Number of channels that are added to the features of every level.
     """
     height, width = explanandum.input_size
     with torch.no_grad():
@@ -118,7 +128,11 @@ def decoder(explanandum: Explanandum, options: UNetOptions, extra: int = 0) -> U
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise transposed convolution, skip, two separable convolutions around dropout."""
+    """Upsampling block of depthwise separable convolutions, with a skip connection.
+
+    A depthwise transposed convolution and a separable convolution precede the skip connection. Two
+    separable convolutions with dropout between them follow it.
+    """
 
     def __init__(self, ins: int, skip: int, outs: int, dropout: float) -> None:
         super().__init__()
@@ -132,13 +146,13 @@ class SeparableBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Maps (B, ins, h, w) -> (B, outs, 2 h, 2 w), or the skip's size."""
+        """Maps (B, outs, 2 h, 2 w), or of the size of the skip, from maps (B, ins, h, w)."""
         merged: Tensor = self.merge(_join(self.up(x), skip))
         return merged
 
 
 class PlainBlock(nn.Module):
-    """Nearest upsampling, skip, two 3x3 convolutions."""
+    """Nearest-neighbor upsampling, skip connection and two 3x3 convolutions."""
 
     def __init__(self, ins: int, skip: int, outs: int) -> None:
         super().__init__()
@@ -146,15 +160,16 @@ class PlainBlock(nn.Module):
         self.merge = nn.Sequential(*_full(ins + skip, outs), *_full(outs, outs))
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Maps (B, ins, h, w) -> (B, outs, 2 h, 2 w), or the skip's size."""
+        """Maps (B, outs, 2 h, 2 w), or of the size of the skip, from maps (B, ins, h, w)."""
         merged: Tensor = self.merge(_join(self.up(x), skip))
         return merged
 
 
 class Depthwise(nn.Conv2d):
-    """3x3 convolution of each channel by itself, reflected at the border.
+    """Depthwise 3x3 convolution with reflection padding.
 
-    Reflecting needs a second pixel; a side of only one repeats it, as `numpy.pad` does.
+    Reflection needs at least two pixels. A side of one pixel is repeated instead, as in
+    `numpy.pad`.
     """
 
     def __init__(self, channels: int) -> None:
@@ -163,7 +178,7 @@ class Depthwise(nn.Conv2d):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, channels, h, w) -> the same shape."""
+        """Maps of the shape of the input (B, channels, h, w)."""
         height, width = x.shape[-2:]
         if min(height, width) > 1:
             return super().forward(x)
@@ -192,10 +207,10 @@ def _full(ins: int, outs: int) -> list[nn.Module]:
 
 
 class ClassGate(nn.Module):
-    """Normalised features (B, C, h, w), scaled and shifted channel by channel as the class says.
+    """Conditional batch normalization: features (B, C, h, w), scaled and shifted for each class.
 
-    Conditional batch normalisation. Classes differ from the start: from equal ones the decoder
-    learned to tell them apart several times more slowly.
+    The scales and shifts of the classes differ from the start. With equal ones, the decoder took
+    several times longer to learn to distinguish the classes.
     """
 
     def __init__(self, num_classes: int, channels: int) -> None:

@@ -1,1 +1,1 @@
-"""Optimising explanations for one image at a time."""
+"""Optimization of explanations for one image at a time."""

@@ -1,11 +1,11 @@
-"""The completeness-gap problem of SLOC, and two ways to its minimum: Adam and ADMM.
+"""The completeness-gap problem of SLOC, and two solvers for it: Adam and ADMM.
 
-For maps a (N, H, W) and responses r (N, M) to masks m the loss of each map is
+For maps a (N, H, W) and responses r (N, M) to masks m, the loss of each map is
 
     1 / (2 M) sum_m (r_m - a . m)^2 / |m| + l1 sum |a| + tv_down sum (a[i + 1, j] - a[i, j])^2
     + tv_across sum (a[i, j + 1] - a[i, j])^2,
 
-SLOC eq. 4. It is convex. Neither solver mixes the N maps.
+SLOC eq. 4. It is convex. Both solvers treat the N maps independently.
 """
 
 import math
@@ -21,23 +21,25 @@ from tqdm import tqdm
 
 from explainers.perturbation.patches import PatchSums
 
-Observer = Callable[[int, Tensor], None]  # gets the number of steps done and the maps (N, H, W)
+Observer = Callable[[int, Tensor], None]  # called with the number of steps and maps (N, H, W)
 
 
 class SolverOptions(TypedDict, total=False):
-    """How the map is optimized.
+    """Options of the solver that optimizes the map.
 
     Args:
-        name: Solver. "admm" comes to the minimum of the loss; "adam" comes near it in the published
-            number of steps.
-        steps: Number of steps; None takes 20 of ADMM and the published 501 of Adam.
+        name: Solver. "admm" reaches the minimum of the loss. "adam" comes close to it in the
+            published number of steps.
+        steps: Number of steps. None selects 20 for ADMM and the published 501 for Adam.
         lr: Learning rate of Adam, in the units of the released code: a step changes a pixel by
             about lr / (3 H W).
-        lr_decay: Factor of lr every 45 steps; the released code names 0.9 but runs with 1.
-        monitor: SLOC_m: the result is the one of Adam's maps, of those every 15 steps after step 50
-            and the last one, with the best insertion minus deletion (`KeepBest`). That selects by
-            what SLOCCurves measures: say so in any table. It costs 20 forward passes for each of
-            these maps.
+        lr_decay: Factor that multiplies the learning rate every 45 steps. The released code names
+            0.9 but runs with 1.
+        monitor: Whether to return the best of several maps of Adam, the variant SLOC_m. The
+            candidates are the maps after steps 60, 75, 90, ... and after the last step. The best
+            one has the highest insertion minus deletion score (`KeepBest`). It is selected by what
+            SLOCCurves measures, so any table of results should say so. Each candidate costs 20
+            forward passes.
     """
 
     name: Literal["admm", "adam"]
@@ -53,12 +55,12 @@ SOLVER: SolverOptions = {"name": "admm", "lr": 0.1, "lr_decay": 1.0, "monitor": 
 
 @dataclass(frozen=True)
 class Gap:
-    """What the loss of a map depends on besides the map and its responses.
+    """Parameters of the loss that do not depend on the map and its responses.
 
     Args:
-        sums: The masks.
+        sums: The masks, which give the sums of maps under them.
         l1: Weight of the sum of absolute values.
-        tv: Weights of the squared differences (down, across).
+        tv: Weights of the squared differences between neighboring pixels, (down, across).
     """
 
     sums: PatchSums
@@ -67,12 +69,12 @@ class Gap:
 
     @property
     def weights(self) -> Tensor:
-        """What the squared gap of each mask counts, times 2: 1 / (M |m|), (M,)."""
+        """Weight of the squared residual of each mask m, 1 / (M |m|). The loss uses half of it."""
         return 1 / (self.sums.areas * len(self.sums.areas))
 
 
 def loss(gap: Gap, maps: Tensor, responses: Tensor) -> Tensor:
-    """Loss (N,) of maps (N, H, W), given their responses (N, M)."""
+    """Loss (N,) of maps (N, H, W) with responses (N, M)."""
     misses = responses - gap.sums(maps)
     total = 0.5 * (gap.weights * misses.square()).sum(dim=1) + gap.l1 * maps.abs().sum(dim=(1, 2))
     for dim, weight in zip((1, 2), gap.tv, strict=True):
@@ -81,7 +83,7 @@ def loss(gap: Gap, maps: Tensor, responses: Tensor) -> Tensor:
 
 
 def gradient(gap: Gap, maps: Tensor, responses: Tensor) -> Tensor:
-    """Derivative (N, H, W) of each map's loss; that of |a| is taken as 0 at 0."""
+    """Gradient (N, H, W) of the loss of each map. The derivative of |a| at 0 is taken as 0."""
     result = gap.sums.adjoint(gap.weights * (gap.sums(maps) - responses))
     result += gap.l1 * maps.sign()
     for dim, weight in zip((1, 2), gap.tv, strict=True):
@@ -104,18 +106,21 @@ def adam(
     eps: float = 1e-8,
     observe: Observer | None = None,
 ) -> Tensor:
-    """Maps (N, H, W) after full-batch Adam with betas 0.9 and 0.999.
+    """Minimizes the loss by full-batch Adam with betas 0.9 and 0.999.
 
     Args:
-        gap: The problem.
-        responses: (N, M).
+        gap: Parameters of the loss.
+        responses: Responses (N, M) to the masks.
         start: Initial maps (N, H, W).
         steps: Number of steps.
-        lr: Learning rate, about what a step changes a pixel by.
-        decay: Factor of the learning rate every `decay_every` steps.
-        decay_every: Steps from one decay to the next.
-        eps: Added to the root of the second moment.
-        observe: Called after every step.
+        lr: Learning rate, which is about the change of a pixel in one step.
+        decay: Factor that multiplies the learning rate every `decay_every` steps.
+        decay_every: Number of steps between two decays.
+        eps: Constant that is added to the square root of the second moment.
+        observe: Function that is called after every step.
+
+    Returns:
+        Maps (N, H, W) after the last step.
     """
     maps = start.clone()
     first, second = torch.zeros_like(maps), torch.zeros_like(maps)
@@ -139,22 +144,28 @@ def admm(
     steps: int,
     observe: Observer | None = None,
 ) -> Tensor:
-    """Maps (N, H, W) after ADMM, which splits |a| from the rest: exact least squares, shrinkage.
+    """Minimizes the loss by ADMM, which splits the absolute values from the quadratic terms.
+
+    An iteration solves a least-squares problem exactly and then applies soft thresholding.
 
     Source: Boyd et al., "Distributed Optimization and Statistical Learning via ADMM", 2011,
     sections 3.4.3 (over-relaxation, here 1.6) and 6.4.
 
     Args:
-        factors: The problem, prepared once for all maps of a mask set.
-        responses: (N, M).
+        factors: Factorized problem, which serves all maps of a set of masks.
+        responses: Responses (N, M) to the masks.
         start: Initial maps (N, H, W).
-        steps: Number of iterations; 10 or 20 do.
-        observe: Called after every iteration.
+        steps: Number of iterations. 10 or 20 are enough.
+        observe: Function that is called after every iteration.
+
+    Returns:
+        Maps (N, H, W) after the last iteration.
     """
     gap, rho = factors.gap, factors.rho
     attraction = gap.sums.adjoint(gap.weights * responses)
     maps, threshold = start.clone(), gap.l1 / rho
-    # The dual as the minimum would have it if it had the start's signs: a good start then stays.
+    # The dual variable of the minimum, if the minimum has the signs of the start. A good start is
+    # then kept.
     slopes = gradient(gap, start, responses) / rho
     dual = threshold * start.sign() - slopes.where(start == 0, 0.0).clamp(-threshold, threshold)
     for step in _bar(steps, "SLOC: ADMM"):
@@ -168,20 +179,21 @@ def admm(
 
 
 class Factors:
-    """Solves (X' D X + 2 tv L + rho) a = b, X the masks, D their weights, L the Laplacian.
+    """Solver of (X' D X + 2 tv L + rho) a = b, with masks X, their weights D and the Laplacian L.
 
-    2 tv L + rho is diagonal in the cosine basis (call its inverse K). By Woodbury's identity what
-    remains is one M by M matrix, 1 / D + X K X'. It is factored here: once for a mask set, whatever
-    the images, classes and classifiers.
+    The matrix 2 tv L + rho is diagonal in the cosine basis; let K be its inverse. By the Woodbury
+    identity, it remains to factorize one M by M matrix, 1 / D + X K X'. This is done once for a set
+    of masks, whatever the images, classes and classifiers.
 
     Args:
-        gap: The problem.
-        rho: Penalty of ADMM; 0.003 to 0.03 serve equally well at any image size.
+        gap: Parameters of the loss.
+        rho: Penalty parameter of ADMM. Values from 0.003 to 0.03 work equally well at any image
+            size.
     """
 
     def __init__(self, gap: Gap, rho: float = 0.01) -> None:
         self.gap, self.rho = gap, rho
-        # Matrix products on a GPU may round float32 to ten bits, too few to solve with.
+        # A GPU may round float32 to ten bits in matrix products, too coarse for the solution.
         device = gap.sums.areas.device
         self.dtype = torch.float64 if device.type == "cuda" else torch.float32
         height, width = gap.sums.size
@@ -199,7 +211,7 @@ class Factors:
         self._cholesky = torch.linalg.cholesky(matrix)
 
     def solve(self, maps: Tensor) -> Tensor:
-        """The solution a (N, H, W) for right-hand sides b (N, H, W)."""
+        """Solutions a (N, H, W) for right-hand sides b (N, H, W)."""
         smoothed = self._smooth(maps.to(self.dtype))
         seen = torch.cholesky_solve(self.gap.sums(smoothed).mT, self._cholesky).mT
         return (smoothed - self._smooth(self.gap.sums.adjoint(seen))).to(maps)
@@ -212,12 +224,12 @@ class Factors:
 
 @lru_cache(maxsize=8)
 def factors(gap: Gap) -> Factors:
-    """`Factors` of a problem, kept for later calls with the same mask set and weights."""
+    """`Factors` of a problem, cached for later calls with the same masks and weights."""
     return Factors(gap)
 
 
 def cosines(n: int) -> Tensor:
-    """The orthonormal DCT-II as a matrix (n, n) float64: the row is the frequency.
+    """Orthonormal DCT-II as a matrix (n, n) in float64, with one row for each frequency.
 
     Example:
         >>> basis = cosines(3)
@@ -231,5 +243,5 @@ def cosines(n: int) -> Tensor:
 
 
 def _bar(steps: int, name: str) -> "tqdm[int]":
-    """Count from 1; a bar only in terminals, and only for what takes longer than a second."""
+    """Numbers of the steps from 1. Terminals show a bar if this takes longer than a second."""
     return tqdm(range(1, steps + 1), name, leave=False, delay=1, disable=None)

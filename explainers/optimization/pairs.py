@@ -1,7 +1,7 @@
-"""Optimising masks for one image at a time: the loop that all such methods share.
+"""Optimization of masks for one image at a time: the loops that all such methods share.
 
-A pair is an image and one class to explain. Pairs are optimised side by side and know nothing of
-each other: losses are summed over them, never averaged.
+A pair is an image and one class to explain. Several pairs are optimized side by side, but
+independently: losses are summed over the pairs, never averaged.
 """
 
 from collections.abc import Callable
@@ -11,28 +11,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-Tick = Callable[[], object]  # call it once a step
+Tick = Callable[[], object]  # to be called after every step
 Solve = Callable[[Tensor, Tensor, Tick], Tensor]
 
 
 def solve_pairs(
     solve: Solve, images: Tensor, classes: Tensor, steps: int, pairs: int, title: str
 ) -> Tensor:
-    """Results (B, k, ...) of every image with each of its classes, `pairs` of them at a time.
+    """Results (B, k, ...) of every image with each of its classes, computed `pairs` at a time.
 
     Args:
-        solve: Takes images (n, 3, H, W), classes (n,) and what to call once a step; returns
-            (n, ...). Gradients are enabled, so this works where the caller's are not.
-        images: (B, 3, H, W) in [0, 1].
-        classes: (B, k) int64.
-        steps: How often `solve` calls it at most, for the progress bar.
-        pairs: How many are optimised side by side; it bounds the memory and changes no result.
-        title: Of the progress bar.
+        solve: Function of images (n, 3, H, W), classes (n,) and a function to call after every
+            step. It returns results (n, ...). It runs with gradients enabled, even if they are
+            disabled for the caller.
+        images: Images (B, 3, H, W) in [0, 1].
+        classes: Classes to explain, (B, k) int64.
+        steps: Maximum number of steps of `solve`, for the progress bar.
+        pairs: Number of pairs that are optimized side by side. It limits the memory and does not
+            change the results.
+        title: Title of the progress bar.
     """
     owner = torch.arange(len(images), device=images.device).repeat_interleave(classes.shape[1])
     flat = (torch.split(x, pairs) for x in (owner, classes.flatten()))
     parts = list(zip(*flat, strict=True))
-    # A bar only in terminals, and only for what takes longer than a second.
+    # The bar appears only in terminals, and only if the work takes longer than a second.
     bar = tqdm(total=steps * len(parts), desc=title, leave=False, delay=1, disable=None)
     with torch.inference_mode(False), torch.enable_grad(), bar:
         found = [solve(images[rows], wanted, bar.update) for rows, wanted in parts]
@@ -48,17 +50,17 @@ def minimize(
     tick: Tick,
     limits: tuple[float, float] | None = None,
 ) -> Tensor:
-    """Where `steps` of a torch optimiser lead from `start` (n, ...).
+    """Parameters (n, ...) after `steps` steps of a torch optimizer from `start`.
 
     Args:
-        objective: Takes parameters (n, ...) and the number of the step, from 0; returns losses
-            (n,), each a function of its own row alone.
-        start: Parameters to begin with.
-        steps: Number of steps; each calls the objective once and its gradient once.
-        optimizer: Makes the optimiser, one whose steps are elementwise (SGD, Adam), so that rows
-            stay independent.
-        tick: Called after every step.
-        limits: Parameters are clamped to these after every step.
+        objective: Function of parameters (n, ...) and the number of the step, from 0. It returns
+            losses (n,), each of which depends on its own row only.
+        start: Initial parameters (n, ...).
+        steps: Number of steps. Each evaluates the objective and its gradient once.
+        optimizer: Function that creates the optimizer. Its steps must be elementwise, such as those
+            of SGD and Adam, so that the rows stay independent.
+        tick: Function that is called after every step.
+        limits: Lower and upper limit, to which the parameters are clamped after every step.
     """
     parameters = start.detach().clone().requires_grad_()
     stepper = optimizer([parameters])
@@ -79,14 +81,15 @@ def until_done(
     steps: int,
     tick: Tick,
 ) -> Tensor:
-    """Step the rows of a state (n, ...) that are not finished yet, at most `steps` times.
+    """State (n, ...) after at most `steps` steps of each row, until the row is finished.
 
     Args:
-        advance: Takes the unfinished part of the state (m, ...), which rows these are (m,), and the
-            number of the step; returns their next state and which of them are finished (m,) bool.
-        state: State to begin with.
-        steps: The most steps of a row.
-        tick: Called after every step.
+        advance: Function of the unfinished rows of the state (m, ...), their indices (m,) and the
+            number of the step. It returns their next state and whether each of them is finished,
+            (m,) bool.
+        state: Initial state (n, ...).
+        steps: Maximum number of steps.
+        tick: Function that is called after every step.
     """
     state, rows = state.clone(), torch.arange(len(state), device=state.device)
     for step in range(steps):
@@ -99,7 +102,7 @@ def until_done(
 
 
 def gradient(objective: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
-    """Values (n,) of an objective at parameters (n, ...), and their gradients (n, ...)."""
+    """Values (n,) and gradients (n, ...) of an objective at parameters (n, ...)."""
     parameters = at.detach().requires_grad_()
     values = objective(parameters)
     (gradients,) = torch.autograd.grad(values.sum(), parameters)

@@ -1,4 +1,4 @@
-"""What the methods of the NEM family share: representations and class scores."""
+"""Representations and class scores that the methods of the NEM family share."""
 
 import warnings
 from typing import Literal
@@ -11,17 +11,17 @@ from explainers.explanandum import Explanandum, taps
 
 
 def representation(explanandum: Explanandum, images: Tensor, layer: int | str) -> Tensor:
-    """What a layer makes of images: its output (B, C), averaged over positions.
+    """Output (B, C) of a layer for given images, averaged over positions.
 
     Args:
         explanandum: The classifier.
-        images: (B, 3, H, W) in [0, 1].
-        layer: A level of the feature pyramid, -1 the deepest, or the name of a module whose output
-            is (B, C), tokens (B, N, C) or a map (B, C, h, w). A named layer is cheaper: the levels
-            of a plain ViT are resized copies.
+        images: Images (B, 3, H, W) in [0, 1].
+        layer: Level of the feature pyramid, with -1 for the deepest, or name of a module whose
+            output is a vector (B, C), tokens (B, N, C) or maps (B, C, h, w). For a plain ViT, whose
+            levels are resized copies, a named layer is cheaper.
 
     Raises:
-        ValueError: If there is no such module or level, or its output has another form.
+        ValueError: If there is no such module or level, or its output has another shape.
     """
     if isinstance(layer, str):
         with taps.recorded(explanandum.model, [layer]) as outputs:
@@ -34,14 +34,14 @@ def representation(explanandum: Explanandum, images: Tensor, layer: int | str) -
 
 
 def pooled(output: Tensor) -> Tensor:
-    """A vector (B, C), the mean of tokens (B, N, C), or of a map (B, C, h, w)."""
+    """Vectors (B, C): the mean over tokens (B, N, C) or over maps (B, C, h, w)."""
     if output.ndim not in (2, 3, 4):
         raise ValueError(f"expected (B, C), (B, N, C) or (B, C, h, w), got {tuple(output.shape)}")
     return output if output.ndim == 2 else output.mean(dim=1 if output.ndim == 3 else (2, 3))
 
 
 def similarity(found: Tensor, wanted: Tensor) -> Tensor:
-    """Similarity (N,) in [0, 1] of representations (N, C): (1 + cosine) / 2."""
+    """Similarity (N,) in [0, 1] of pairs of representations (N, C): (1 + cosine) / 2."""
     wide = torch.promote_types(found.dtype, torch.float32)
     return (1 + F.cosine_similarity(found.to(wide), wanted.to(wide), dim=1)) / 2
 
@@ -49,11 +49,15 @@ def similarity(found: Tensor, wanted: Tensor) -> Tensor:
 def target_probabilities(
     probabilities: Tensor, classes: Tensor, loss: Literal["row", "crossed"] = "row"
 ) -> Tensor:
-    """What the losses read off probabilities (N, K) for one class (N,) an image.
+    """Probabilities that enter the losses, from probabilities (N, K) and one class (N,) per image.
 
-    "row": each image's own class, (N,). "crossed": the released code of Ra-NEM and NEMt, which
-    takes the columns of all images' classes in every row, (N, N), so that an image is also pushed
-    towards every other class of the batch.
+    Args:
+        probabilities: Probabilities (N, K) of all classes.
+        classes: Class of each image, (N,) int64.
+        loss: Selection of the probabilities. "row": that of each image's own class, (N,).
+            "crossed": those of the classes of all images, for every image, (N, N). This is what the
+            released code of Ra-NEM and NEMt does. An image is then also pushed toward every other
+            class of the batch.
     """
     if loss == "crossed":
         return probabilities[:, classes]
@@ -61,7 +65,7 @@ def target_probabilities(
 
 
 def asks_for_another_class(method: str, logits: Tensor, targets: Tensor) -> bool:
-    """Whether targets (B, K) are not the top class of logits (B, K), with a warning if so."""
+    """Whether targets (B, K) differ from the top class of logits (B, K), with a warning if so."""
     predicted = F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
     if other := bool((targets != predicted).any()):
         warnings.warn(

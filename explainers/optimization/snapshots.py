@@ -1,4 +1,4 @@
-"""Observers of a solver that keep some of the maps it passes through."""
+"""Observers of a solver that keep the maps of some of its steps."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,15 +10,15 @@ from explainers.explanandum import Explanandum
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve
 
-Observer = Callable[[Tensor, int, Tensor], None]  # rows of images, steps done, maps (n, k, H, W)
+Observer = Callable[[Tensor, int, Tensor], None]  # image indices, finished steps, maps (n, k, H, W)
 
 
 class KeepSteps:
-    """Keeps the maps after certain steps, (len(steps), B, k, H, W).
+    """Keeps the maps after given steps, as `maps` (len(steps), B, k, H, W).
 
     Args:
-        steps: Numbers of steps.
-        like: Maps (B, k, H, W), for their shape.
+        steps: Numbers of the steps.
+        like: Maps (B, k, H, W), which determine the shape, type and device.
     """
 
     def __init__(self, steps: Sequence[int], like: Tensor) -> None:
@@ -26,28 +26,29 @@ class KeepSteps:
         self.maps = like.new_zeros(len(self.steps), *like.shape)
 
     def __call__(self, rows: Tensor, step: int, maps: Tensor) -> None:
-        """Take note of the maps of some images after a step."""
+        """Keeps the maps of some images if this step is one of the given ones."""
         for slot in (i for i, wanted in enumerate(self.steps) if wanted == step):
             self.maps[slot, rows] = maps
 
 
 class KeepBest:
-    """Keeps each map's snapshot with the best insertion minus deletion, (B, k, H, W).
+    """Keeps the snapshot of each map with the highest insertion minus deletion, (B, k, H, W).
 
-    Both are areas under the probability of the class at 11 points, SLOC's INS and DEL on a coarser
-    grid: to select by them is to select by the metric. They take 20 forward passes an image, class
-    and snapshot.
+    Insertion and deletion are areas under the probability of the class at 11 points. They are
+    SLOC's INS and DEL on a coarser grid, so that selecting by them means selecting by the metric.
+    They take 20 forward passes for each image, class and snapshot.
 
-    Source: the released code of SLOC_m: snapshots every 15 steps after step 50, and the last.
+    Source: the released code of SLOC_m. Snapshots are taken after steps 60, 75, 90, ... and after
+    the last step.
 
     Args:
         explanandum: The classifier.
-        images: (B, 3, H, W) in [0, 1].
-        fills: What removed pixels show, broadcastable to the images.
-        classes: (B, k) int64.
+        images: Images (B, 3, H, W) in [0, 1].
+        fills: Content that replaces removed pixels, broadcastable to the images.
+        classes: Classes of the maps, (B, k) int64.
         last: Number of the solver's last step.
-        batch_size: Perturbed images in a forward pass.
-        channels_last: Memory layout of these batches.
+        batch_size: Number of perturbed images in a forward pass.
+        channels_last: Whether the batches use the channels-last memory layout.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class KeepBest:
         self.scores = images.new_full(classes.shape, -torch.inf, dtype=torch.float64)
 
     def __call__(self, rows: Tensor, step: int, maps: Tensor) -> None:
-        """Score the maps of some images after a step, if it is one to look at."""
+        """Scores the maps of some images if a snapshot is due after this step."""
         if step != self.last and (step <= 50 or step % 15):
             return
         classes = self.classes[rows]

@@ -1,1 +1,1 @@
-"""Showing altered images to a classifier."""
+"""Perturbed images and the responses of a classifier to them."""

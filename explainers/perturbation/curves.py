@@ -1,8 +1,9 @@
-"""One engine for all perturbation curves: replace pixels in the order of a map, watch a classifier.
+"""Perturbation curves: replace pixels in the order of a map and record the classifier's output.
 
-Deletion, insertion, POS, NEG, "keep the top k": each is a `Curve`. All curves of a call run
-together: states that several curves visit are shown to the classifier once, and every perturbed
-image goes through one queue that is flushed in full batches.
+Deletion, insertion, POS, NEG and "keep the top k" are all settings of `Curve`. All curves of a call
+are computed together. A perturbed image that several curves share is shown to the classifier once.
+Perturbed images are collected in a queue, which passes full batches to the classifier; an inpainted
+fill has a queue of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,27 +19,33 @@ from explainers.options import check_choices
 from explainers.perturbation.queue import Queue, ResponseTable
 
 Order = Literal["most", "least"]
-State = tuple[Any, Order | None, int]  # fill, which end of the ranking is replaced, replaced pixels
+# Fill, end of the ranking that is replaced (None for no or all pixels), number of replaced pixels.
+State = tuple[Any, Order | None, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The setting of a curve of n + 1 points, from `start` to the other end.
+    """Setting of a curve of n + 1 points, which leads from `start` toward the other end.
 
     Args:
-        order: Which pixels change first: the "most" or the "least" relevant. Pixels are ranked by
-            (value, index), "most" from the end: of equal pixels the later changes first, and one
-            order is the exact reverse of the other.
-        start: "image": pixels are replaced by the fill; "fill": they are restored from the image.
-        fill: A name of `fills.fill` ("images" takes another image of the batch), a tensor
-            broadcastable to (B, 3, H, W), or a `Fill`, which gets images (1, 3, H, W). Curves of a
-            call that share a fill must share the name or the object.
-        steps: n equal steps; at fraction f the replaced pixels are f H W, rounded down.
-        pixels: Changed pixels a step; the last step takes what is left.
-        counts: Changed pixels at each point, for anything else.
+        order: Pixels that change first: the "most" or the "least" relevant ones. Pixels are sorted
+            by value, and pixels of equal value by index. "most" changes them from the end of this
+            list: of equal pixels, the one with the larger index changes first. One order is the
+            exact reverse of the other.
+        start: State at the first point. "image": pixels are then replaced by the fill. "fill":
+            pixels are then restored from the image.
+        fill: Content that replaces pixels: a name of `fills.fill` ("images" takes another image of
+            the batch), a tensor broadcastable to (B, 3, H, W), or a `Fill`, which is called with
+            images (1, 3, H, W). Curves of one call that share a fill must be given the same name or
+            the same object.
+        steps: Number n of equal steps. A point that is j steps away from the whole image shows the
+            fill in j H W / n pixels, rounded down.
+        pixels: Number of pixels that change in each step. The last step changes the remaining ones.
+        counts: Number of changed pixels at each point, for any other spacing.
 
     Raises:
-        ValueError: If not exactly one of steps, pixels and counts is given, or one is negative.
+        ValueError: If not exactly one of `steps`, `pixels` and `counts` is given, if `steps` or
+            `pixels` is below 1, or if `order` or `start` is unknown.
     """
 
     order: Order = "most"
@@ -56,7 +63,7 @@ class Curve:
             raise ValueError(f"expected at least 1, got steps={self.steps}, pixels={self.pixels}")
 
     def replaced(self, size: int) -> list[int]:
-        """Pixels that show the fill at each point, for images of `size` pixels.
+        """Number of pixels that show the fill at each point, for images of `size` pixels.
 
         Raises:
             ValueError: If `counts` do not lie in [0, size].
@@ -78,7 +85,7 @@ class Curve:
         return changed if forward else [size - c for c in changed]
 
     def states(self, size: int) -> list[State]:
-        """What is shown at each point, so that equal states of different curves are equal here."""
+        """State of the image at each point. Equal states of different curves compare equal."""
         fill = self.fill if isinstance(self.fill, str) else id(self.fill)
         opposite: Order = "least" if self.order == "most" else "most"
         end = self.order if self.start == "image" else opposite
@@ -89,13 +96,14 @@ class Curve:
 
 
 class Responses(NamedTuple):
-    """What the classifier said along a curve, (B, n + 1) on the CPU.
+    """Output of the classifier along a curve, as tensors (B, n + 1) on the CPU.
 
     Attributes:
-        probability: Of the followed class, float64 in [0, 1].
-        logit: Of the followed class, float64.
-        top: The most probable class, int64.
-        clean: The most probable class of the image itself, (B,) int64; -1 if no curve shows it.
+        probability: Probability of the followed class, float64 in [0, 1].
+        logit: Logit of the followed class, float64.
+        top: Index of the most probable class, int64.
+        clean: Index of the most probable class of the unperturbed image, (B,) int64. It is -1 if no
+            curve of the call contains that image.
     """
 
     probability: Tensor
@@ -115,26 +123,35 @@ def run(
     channels_last: bool = True,
     seed: int = 0,
 ) -> list[Responses]:
-    """Responses along each curve.
+    """Computes the responses of the classifier along each curve.
 
-    Images shown to the classifier: B times the number of distinct states. With curves of n equal
-    steps (n <= H W) that is B (1 + fills + sum of (n - 1) over distinct sequences), where a curve
-    and its reverse (other order, other start, same fill) are one sequence: 2 n + 1 an image for a
-    deletion and an insertion with two fills, 2 n with one fill. They come in full batches but for
-    the last. Own memory: one batch and a few images, whatever the steps and the number of images.
+    The number of images shown to the classifier is B times the number of distinct states. For
+    curves of n equal steps, with n <= H W, this is
+
+        B (1 + fills + sum of (n - 1) over distinct sequences),
+
+    where a curve and its reverse (other order, other start, same fill) are the same sequence. A
+    deletion and an insertion together take 2 n + 1 forward passes for each image with two fills,
+    and 2 n with one fill. All batches but the last are full. Besides the classifier, the memory is
+    that of one batch and a few images, regardless of the number of steps and images.
 
     Args:
         explanandum: The classifier.
         images: Images (B, 3, H, W) in [0, 1].
-        maps: Relevance (B, H, W); only its order counts.
-        targets: The class to follow, one-hot (B, K) bool.
-        curves: What to run.
-        batch_size: Images a forward pass.
-        channels_last: Memory layout of the batches; which is faster depends on the network.
-        seed: Of the fills "noise" and "images", the same stream for every image.
+        maps: Relevance maps (B, H, W), of which only the order of the pixels matters.
+        targets: Class to follow in each image, one-hot (B, K) bool.
+        curves: Settings of the curves to compute.
+        batch_size: Number of images in a forward pass.
+        channels_last: Whether the batches use the channels-last memory layout. Which layout is
+            faster depends on the network.
+        seed: Seed of the fills "noise" and "images", with the same random stream for every image.
+
+    Returns:
+        The responses along each curve, in the order of `curves`.
 
     Raises:
-        ValueError: If shapes do not fit, a map is not a number, or targets are not one-hot.
+        ValueError: If shapes do not match, a map contains NaN, targets are not one-hot, or
+            `batch_size` is below 1.
     """
     _check(images, maps, targets, batch_size)
     size = maps.shape[1] * maps.shape[2]
@@ -173,17 +190,18 @@ def auc(
     end: float = 1.0,
     skip_first: bool = False,
 ) -> Tensor:
-    """Mean height (B,) of curves (B, n + 1) whose points count as equally far apart.
+    """Mean height (B,) of curves (B, n + 1), whose points are treated as equally spaced.
 
     Args:
-        values: Points of each curve.
-        rule: "trapezoid": the ends count half, as (sum - (first + last) / 2) / n; "mean": of all.
-        start: Fraction of the steps where the part begins that counts.
-        end: Fraction where it ends.
-        skip_first: Leave out the first of these points.
+        values: Points of the curves, (B, n + 1).
+        rule: "trapezoid": the trapezoidal rule, (sum - (first + last) / 2) / n, in which the two
+            ends count half. "mean": the mean of all points.
+        start: Fraction of the steps at which the averaged part begins.
+        end: Fraction of the steps at which the averaged part ends.
+        skip_first: Whether to leave out the first point of that part.
 
     Raises:
-        ValueError: If no point, or for "trapezoid" only one, is left, or `rule` is unknown.
+        ValueError: If no point is left, or only one for "trapezoid", or if `rule` is unknown.
 
     Example:
         >>> auc(torch.tensor([[1.0, 0.5, 0.0, 0.0, 0.5]])).tolist()
@@ -232,7 +250,7 @@ def _walk(
     row: int,
     slots: dict[tuple[Order | None, int], int],
 ) -> None:
-    """Push the states of one image (3, H, W) under one fill: all filled, then step by step."""
+    """Pushes the states of one image (3, H, W) with one fill: all pixels filled, then each path."""
     filled = queue.pixels(fill, keep=0.0)
     if (slot := slots.get((None, len(ranking)))) is not None:
         queue.push(filled, row, slot)
@@ -247,7 +265,7 @@ def _walk(
 def _source(
     explanandum: Explanandum, images: Tensor, fill: FillName | Tensor | Fill, seed: int
 ) -> Callable[[int], Tensor]:
-    """From the number of an image to its fill, broadcastable to (3, H, W)."""
+    """Function from the index of an image to its fill, broadcastable to (3, H, W)."""
     if isinstance(fill, Inpainted):
         mean = explanandum.mean.to(images)
         return lambda row: mean[0]

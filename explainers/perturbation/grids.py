@@ -1,4 +1,4 @@
-"""RISE's masks: coarse random grids, upsampled and shifted."""
+"""RISE masks: coarse random grids, upsampled and shifted."""
 
 from collections.abc import Iterator
 
@@ -15,20 +15,22 @@ def rise(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Batches (n, H, W) of RISE masks in [0, 1]: coarse random grids, upsampled and shifted.
+    """Yields batches (n, H, W) of RISE masks in [0, 1]: coarse random grids, upsampled and shifted.
 
-    Source: Petsiuk et al., "RISE", BMVC 2018, section 3.2. A grid is upsampled bilinearly to
-    (rows + 1) * ceil(H / rows) by (columns + 1) * ceil(W / columns), and an H by W window is cut
-    from it at a random place within the first cell.
+    A grid is upsampled bilinearly to (rows + 1) * ceil(H / rows) by (columns + 1) * ceil(W /
+    columns) pixels. A window of H by W pixels is then cut out at a random offset within the first
+    cell.
+
+    Source: Petsiuk et al., "RISE", BMVC 2018, section 3.2.
 
     Args:
-        count: How many masks in all.
-        size: (H, W) of the masks.
-        grid: (rows, columns) of the coarse grids.
-        probability: Probability that a cell is kept, which is every pixel's mean as well.
-        batch_size: Masks at a time; it does not change the masks.
-        generator: On the CPU, so that every device gets the same masks.
-        device: Where the masks are made.
+        count: Total number of masks.
+        size: Height and width of the masks in pixels.
+        grid: Number of rows and columns of the coarse grids.
+        probability: Probability that a cell is kept. It is also the mean value of every pixel.
+        batch_size: Number of masks in a batch. It does not change the masks.
+        generator: Random number generator on the CPU, so that every device gets the same masks.
+        device: Device of the masks.
 
     Raises:
         ValueError: If a count or size is below 1, or the probability is not in (0, 1).
@@ -55,10 +57,10 @@ def rise(
 
 
 def interpolation(length: int, cells: int) -> Tensor:
-    """Matrix (length, cells) that upsamples a row of cells linearly, pixel centres aligned.
+    """Matrix (length, cells) that upsamples a row of cells linearly, with pixel centers aligned.
 
-    Beyond the outer cells' centres it mirrors, as scikit-image's `resize(mode="reflect")` does in
-    RISE's published code.
+    Beyond the centers of the outer cells, the row is mirrored. RISE's released code does the same
+    by scikit-image's `resize(mode="reflect")`.
 
     Example:
         >>> interpolation(4, 2)
@@ -74,5 +76,5 @@ def interpolation(length: int, cells: int) -> Tensor:
 
 
 def windows(matrix: Tensor, starts: Tensor, length: int) -> Tensor:
-    """Cut `length` rows of a matrix (L, c) from each start (n,) on -> (n, length, c)."""
+    """Windows (n, length, c) of `length` rows of a matrix (L, c), which begin at `starts` (n,)."""
     return matrix[starts[:, None] + torch.arange(length, device=starts.device)]

@@ -1,4 +1,8 @@
-"""Random masks that are drawn in one go and made batch by batch, so that memory is one batch."""
+"""Random masks made of square patches, and the sums of maps under them.
+
+All masks are drawn at once, but expanded to pixels batch by batch, so that the memory is that of
+one batch.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,21 +12,23 @@ from torch.nn import functional as F
 
 
 class Patches:
-    """Masks of squares that are kept (1) or not (0): n masks as bits and offsets, not as pixels.
+    """n masks made of squares that are kept (1) or removed (0), stored as bits and offsets.
 
-    Source: SLOC, "Implementation Details - Mask Generation". The grid covers the image and begins
-    `offset` pixels above and left of it.
+    The grid of squares covers the image. It begins `offset` pixels above and to the left of the
+    image.
+
+    Source: SLOC, "Implementation Details - Mask Generation".
 
     Args:
-        size: (H, W) of the masks.
-        side: Pixels a side of the squares.
-        kept: Which squares are kept, (n, R, C) bool.
-        offsets: (n, 2) int64, down and across, in [0, side).
+        size: Height and width of the masks in pixels.
+        side: Side of the squares in pixels.
+        kept: Whether each square is kept, (n, R, C) bool.
+        offsets: Vertical and horizontal offset of each grid in pixels, (n, 2) int64 in [0, side).
     """
 
     def __init__(self, size: tuple[int, int], side: int, kept: Tensor, offsets: Tensor) -> None:
         self.size, self.side, self.kept, self.offsets = size, side, kept, offsets
-        self.rows = self._lines(0)  # (n, R + 1): where the squares begin and end in the image
+        self.rows = self._lines(0)  # (n, R + 1): borders of the squares, clipped to the image
         self.columns = self._lines(1)  # (n, C + 1)
 
     def _lines(self, axis: int) -> Tensor:
@@ -31,12 +37,15 @@ class Patches:
         return (steps - self.offsets[:, axis, None]).clamp(0, self.size[axis])
 
     def areas(self) -> Tensor:
-        """Kept pixels of each mask, (n,) float32."""
+        """Number of kept pixels of each mask, (n,) float32."""
         heights, widths = self.rows.diff()[:, :, None], self.columns.diff()[:, None, :]
         return (self.kept * heights * widths).sum(dim=(1, 2)).float()
 
     def pixels(self, start: int, stop: int, repeat: int = 1) -> Tensor:
-        """Masks start to stop, (n, H, W * repeat) float32; `repeat` of each column in a row."""
+        """Masks `start` to `stop` as pixels, (n, H, W * repeat) float32.
+
+        Each column occurs `repeat` times in succession.
+        """
         part = slice(start, stop)
         down, across = (
             _memberships(lines[part], extent)
@@ -54,19 +63,20 @@ def draw_patches(
     generator: torch.Generator,
     device: torch.device | str = "cpu",
 ) -> Patches:
-    """Random patch masks of SLOC: uniform offsets, squares kept independently, no mask all zero.
+    """Draws the random patch masks of SLOC, none of which is all zero.
 
-    A mask that keeps no pixel is drawn again, offset and squares.
+    The offsets are uniform, and the squares are kept independently of each other. A mask that keeps
+    no pixel is drawn again, both its offset and its squares.
 
     Source: SLOC, "Implementation Details - Mask Generation", and the released code.
 
     Args:
-        count: How many masks.
-        size: (H, W) of the masks.
-        side: Pixels a side of the squares.
+        count: Number of masks.
+        size: Height and width of the masks in pixels.
+        side: Side of the squares in pixels.
         probability: Probability that a square is kept.
-        generator: On the CPU, so that every device gets the same masks.
-        device: Where the masks live.
+        generator: Random number generator on the CPU, so that every device gets the same masks.
+        device: Device of the masks.
 
     Raises:
         ValueError: If a count or size is below 1, or the probability is not in (0, 1].
@@ -88,14 +98,14 @@ def draw_patches(
 
 
 class PatchSums:
-    """Sums of maps under M patch masks, the masks of several `Patches` one after the other.
+    """Sums of maps under M patch masks: those of several `Patches`, concatenated.
 
-    A mask is constant in squares, so its sum is a few signed entries of the map's summed-area
-    table, one at each corner of the kept area: some 26 for a mask of 50176 pixels. No
-    approximation.
+    A mask is constant on squares. The sum of a map under it is therefore a weighted sum of a few
+    entries of the map's summed-area table, one at each corner of the kept area. For a mask of 50176
+    pixels, these are about 26 entries. The result involves no approximation.
 
     Args:
-        groups: Masks of one size on one device.
+        groups: Masks of the same size on the same device.
     """
 
     def __init__(self, groups: Sequence[Patches]) -> None:
@@ -107,22 +117,23 @@ class PatchSums:
         self._by_place = _sparse_sums(last - place, mask, sign, last + 1)
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """Sum of maps (N, H, W) under each mask, (N, M)."""
+        """Sums (N, M) of maps (N, H, W) under each mask."""
         table = maps.cumsum(dim=1).cumsum(dim=2).flatten(1)
         return _gather(self._by_mask, table)
 
     def adjoint(self, weights: Tensor) -> Tensor:
-        """Sum of the masks times weights (N, M), as maps (N, H, W)."""
+        """Weighted sums (N, H, W) of the masks, with weights (N, M)."""
         backwards = _gather(self._by_place, weights).reshape(-1, *self.size)
         return backwards.cumsum(dim=1).cumsum(dim=2).flip(1, 2)
 
     def spectra(
         self, down: Tensor, across: Tensor, rows: int = 16
     ) -> Iterator[tuple[slice, Tensor]]:
-        """The masks in a basis, `down` (P, H) times mask times `across` (Q, W) transposed.
+        """Masks in another basis: `down` (P, H) times the mask times `across` (Q, W) transposed.
 
         Yields:
-            A slice of P, and that part of all masks: (M, p, Q).
+            A slice of at most `rows` of the P rows, and these rows of all transformed masks,
+            (M, p, Q).
         """
         sides = [
             (
@@ -137,17 +148,17 @@ class PatchSums:
 
 
 def _between(basis: Tensor, lines: Tensor) -> Tensor:
-    """Sums (n, k, P) of a basis (P, H) over the pixels between neighbouring lines (n, k + 1)."""
+    """Sums (n, k, P) of a basis (P, H) over the pixels between neighboring lines (n, k + 1)."""
     return F.pad(basis.cumsum(dim=1), (1, 0)).mT[lines].diff(dim=1)
 
 
 def _corners(groups: Sequence[Patches]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask, entry of the summed-area table and factor of every corner of every mask."""
+    """Mask, entry of the summed-area table and weight of every corner of every mask."""
     masks, places, signs, first = [], [], [], 0
     for group in groups:
         bits = F.pad(group.kept.float(), (1, 1, 1, 1))
         turns = bits[:, :-1, :-1] - bits[:, :-1, 1:] - bits[:, 1:, :-1] + bits[:, 1:, 1:]
-        # Sums above or left of the image are 0.
+        # Sums over the pixels above or to the left of the image are 0.
         inside = (group.rows > 0)[:, :, None] & (group.columns > 0)[:, None, :]
         used = (turns != 0) & inside
         entry = (group.rows - 1)[:, :, None] * group.size[1] + (group.columns - 1)[:, None, :]
@@ -158,11 +169,11 @@ def _corners(groups: Sequence[Patches]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(masks), torch.cat(places), torch.cat(signs)
 
 
-SparseSums = tuple[Tensor, Tensor, Tensor]  # what to add, how often, and where each sum begins
+SparseSums = tuple[Tensor, Tensor, Tensor]  # indices of the terms, weights, start of each sum
 
 
 def _sparse_sums(keys: Tensor, values: Tensor, factors: Tensor, count: int) -> SparseSums:
-    """Sort by key in [0, count), so that every sum is one run."""
+    """Terms sorted by their key in [0, count), so that each sum is a contiguous range."""
     order = keys.argsort(stable=True)
     ends = keys.bincount(minlength=count).cumsum(dim=0)
     starts = F.pad(ends[:-1], (1, 0))
@@ -170,7 +181,7 @@ def _sparse_sums(keys: Tensor, values: Tensor, factors: Tensor, count: int) -> S
 
 
 def _gather(rows: SparseSums, entries: Tensor) -> Tensor:
-    """Signed sums (N, count) of entries (N, P)."""
+    """Weighted sums (N, count) of entries (N, P)."""
     index, factors, starts = rows
     columns = entries.mT.contiguous()
     sums = F.embedding_bag(
@@ -180,7 +191,7 @@ def _gather(rows: SparseSums, entries: Tensor) -> Tensor:
 
 
 def _memberships(lines: Tensor, extent: int) -> Tensor:
-    """(n, k, extent): 1 where a pixel lies between two neighbouring lines (n, k + 1), else 0."""
+    """Indicators (n, k, extent): 1 for pixels between two neighboring lines (n, k + 1), else 0."""
     pixels = torch.arange(extent, device=lines.device)
     before = (pixels < lines[:, :, None]).float()
     return before.diff(dim=1)

@@ -1,4 +1,4 @@
-"""Perturbed images on their way to the classifier, in full batches, and its answers."""
+"""A queue that collects perturbed images into full batches, and a table of the responses."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,7 +9,13 @@ from explainers.explanandum import Explanandum
 
 
 class ResponseTable:
-    """What the classifier said about each image (row) in each state (column)."""
+    """Responses of the classifier to each image (row) in each state (column).
+
+    Args:
+        explanandum: The classifier.
+        classes: Class to follow in each image, (B,) int64.
+        columns: Number of states.
+    """
 
     def __init__(self, explanandum: Explanandum, classes: Tensor, columns: int) -> None:
         self.explanandum, self.classes = explanandum, classes
@@ -19,7 +25,7 @@ class ResponseTable:
         self.top = torch.zeros(shape, dtype=torch.int64, device=classes.device)
 
     def record(self, images: Tensor, cells: list[tuple[int, int]]) -> None:
-        """Show images (n, 3, H, W) to the classifier and write the answers into `cells`."""
+        """Runs the classifier on images (n, 3, H, W) and writes its responses into `cells`."""
         logits = self.explanandum(images)
         rows, columns = torch.tensor(cells, device=logits.device).unbind(1)
         followed = self.classes[rows].unsqueeze(1)
@@ -30,10 +36,19 @@ class ResponseTable:
 
 
 class Queue:
-    """Collects perturbed images in one buffer and hands full batches to the table.
+    """Collects perturbed images in one buffer and passes full batches to the table.
 
-    Pixels are (H W, C) in the channels_last layout and (C, H W) otherwise, so that a step is one
-    indexed copy of its few pixels and an image enters the batch by one plain copy.
+    Pixels are stored as (H W, C) with `channels_last`, and as (C, H W) otherwise. A step then
+    copies only the pixels that it replaces, by their index, and an image enters the batch by one
+    contiguous copy.
+
+    Args:
+        table: Table that receives the responses.
+        images: Images (B, 3, H, W), which determine the size, type and device of the buffer.
+        batch_size: Number of images in a full batch.
+        channels_last: Whether the batches use the channels-last memory layout.
+        inpaint: Function of `Inpainted` that completes the images of a batch, if any. The buffer
+            then has a fourth channel, the keep mask.
     """
 
     def __init__(
@@ -51,7 +66,7 @@ class Queue:
         self.cells: list[tuple[int, int]] = []
 
     def pixels(self, image: Tensor, keep: float) -> Tensor:
-        """A copy of an image, broadcastable to (3, H, W); inpainted ones carry the keep mask."""
+        """Copy of an image broadcastable to (3, H, W), with a keep mask of `keep` if inpainted."""
         planes = image.expand(3, *self.shape).flatten(1)
         if self.inpaint is not None:
             planes = torch.cat([planes, torch.full_like(planes[:1], keep)])
@@ -61,7 +76,7 @@ class Queue:
     def replace(
         self, pixels: Tensor, filled: Tensor, path: Tensor, stops: Iterable[int]
     ) -> Iterator[int]:
-        """Overwrite `pixels` along `path`, pausing where so many pixels are replaced."""
+        """Overwrites `pixels` by `filled` along `path`, and yields after each number in `stops`."""
         dim, done = 0 if self.last else 1, 0
         for stop in stops:
             step = path[done:stop]
@@ -69,14 +84,14 @@ class Queue:
             yield (done := stop)
 
     def push(self, pixels: Tensor, row: int, column: int) -> None:
-        """Copy a perturbed image into the batch."""
+        """Copies a perturbed image into the batch, and flushes the batch if it is full."""
         self.buffer[len(self.cells)].copy_(pixels)
         self.cells.append((row, column))
         if len(self.cells) == len(self.buffer):
             self.flush()
 
     def flush(self) -> None:
-        """Show what has been collected."""
+        """Runs the classifier on the images collected so far."""
         if not self.cells:
             return
         planes = self.buffer[: len(self.cells)]

@@ -1,4 +1,4 @@
-"""What a classifier says of images behind random patch masks: the forward passes of SLOC."""
+"""Responses of a classifier to images under random patch masks: the forward passes of SLOC."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,15 +16,17 @@ CANDIDATES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 
 
 
 class PatchOptions(TypedDict, total=False):
-    """Which random masks are shown: squares that are kept or not.
+    """Options of the random masks, which are made of squares that are kept or removed.
 
     Args:
-        sides: Side of the squares, or several, in pixels of an image whose shorter side is 224;
-            they are scaled with that side. The masks are divided evenly among them.
+        sides: Side of the squares, or several sides, in pixels of an image whose shorter side is
+            224 pixels. They are scaled to the shorter side of the given images. The masks are
+            divided evenly among the sides.
         probability: Probability that a square is kept: one number, or one for each side. The
-            paper's SLOC_xp has 0.2 for ViT-B, 0.3 for ViT-S, 0.6 for ResNet50 and DenseNet201. None
-            chooses among 0.2, 0.25 ... 0.8 for each image and side: where responses vary most.
-        tuning_masks: Number of masks for each candidate of that choice.
+            paper's SLOC_xp uses 0.2 for ViT-B, 0.3 for ViT-S, and 0.6 for ResNet50 and DenseNet201.
+            None chooses among 0.2, 0.25, ..., 0.8 for each image and side: the candidate for which
+            the responses vary most.
+        tuning_masks: Number of masks with which each of these candidates is tested.
     """
 
     sides: int | list[int]
@@ -37,18 +39,18 @@ PATCHES: PatchOptions = {"sides": [32, 56], "probability": None, "tuning_masks":
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which masks are shown, and how.
+    """Setting of the masks and of the forward passes.
 
     Args:
         sides: Sides of the squares in pixels.
-        counts: Masks of each side.
-        probabilities: Probability that a square is kept, for each side. None is chosen for each
-            image among `CANDIDATES`: where the responses of the predicted class have the largest
-            standard deviation.
-        tuning_masks: Masks a candidate for that choice.
-        seed: Of all masks.
-        batch_size: Masked images in a forward pass.
-        channels_last: Memory layout of these batches.
+        counts: Number of masks for each side.
+        probabilities: Probability that a square is kept, for each side. None chooses one of
+            `CANDIDATES` for each image: the one for which the responses of the predicted class have
+            the largest standard deviation.
+        tuning_masks: Number of masks with which each candidate is tested.
+        seed: Seed of all masks.
+        batch_size: Number of masked images in a forward pass.
+        channels_last: Whether the batches use the channels-last memory layout.
     """
 
     sides: tuple[int, ...]
@@ -60,18 +62,19 @@ class Sampling:
     channels_last: bool = field(compare=False)
 
     def forwards(self) -> int:
-        """Masked images shown to the classifier for each image."""
+        """Number of masked images shown to the classifier for each image."""
         tuned = self.probabilities.count(None) * len(CANDIDATES) * self.tuning_masks
         return tuned + sum(self.counts)
 
 
 class MaskResponses(NamedTuple):
-    """The responses of those images of a batch that share a mask set.
+    """Responses of those images of a batch that share a set of masks.
 
     Attributes:
-        rows: Which images, (n,) int64.
-        sums: The masks.
-        responses: Probability of each class under each mask less that of the fill, (n, k, M).
+        rows: Indices of these images in the batch, (n,) int64.
+        sums: The M masks, which give the sums of maps under them.
+        responses: Probability of each class under each mask minus its probability for the fill,
+            (n, k, M).
     """
 
     rows: Tensor
@@ -93,21 +96,25 @@ def measure_responses(
     sampling: Sampling,
     share: bool = False,
 ) -> ResponseSet:
-    """Responses of the classes to their image, whole and masked.
+    """Responses of the classes of each image, to the whole image and to the masked images.
 
-    Forward passes: one for each image and each fill, and `sampling.forwards()` for each image.
+    A response is the probability of the class minus its probability for the fill alone. The number
+    of forward passes is one for each image, one for each fill, and `sampling.forwards()` for each
+    image.
 
     Args:
         explanandum: The classifier.
-        images: (B, 3, H, W) in [0, 1].
-        fills: What masks show instead, (1, 3, H, W) or (B, 3, H, W).
-        classes: (B, k) int64.
-        sampling: The masks.
-        share: Return what a call with the same sampling found, if it was about these images, fills
-            and classes like all since, and the classifier still answers the same for the images.
+        images: Images (B, 3, H, W) in [0, 1].
+        fills: Content that replaces masked pixels, (1, 3, H, W) or (B, 3, H, W).
+        classes: Classes to measure, (B, k) int64.
+        sampling: Setting of the masks.
+        share: Whether to return the result of an earlier call with the same sampling, if there is
+            one. It is only used if that call and all later calls with `share` had these images,
+            fills and classes, and if the classifier still gives the same probabilities for the
+            images and fills.
 
     Returns:
-        The response to the whole image (B, k), and one `MaskResponses` for every mask set.
+        The responses to the whole images (B, k), and one `MaskResponses` for every set of masks.
     """
     batch = sampling.batch_size
     clean, filled = (
@@ -136,7 +143,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _choose(view: "_View", top: Tensor) -> list[tuple[float, ...]]:
-    """Keep probabilities of each image, one a side."""
+    """Keep probabilities of each image, one for each side."""
     sampling, size = view.sampling, view.viewer.size
     columns = []
     for number, (side, fixed) in enumerate(
@@ -164,7 +171,7 @@ def _respond(
     keep: list[tuple[float, ...]],
     chosen: tuple[float, ...],
 ) -> MaskResponses:
-    """Responses of the images whose keep probabilities are the chosen ones."""
+    """Responses of the images whose keep probabilities are `chosen`."""
     sums = _mask_set(view.sampling, view.viewer.size, chosen, classes.device)
     rows = torch.tensor([row for row, own in enumerate(keep) if own == chosen])
     seen = [view.probabilities(group, rows, classes) for group in sums.groups]
@@ -175,7 +182,7 @@ def _respond(
 def _mask_set(
     sampling: Sampling, size: tuple[int, int], keep: tuple[float, ...], device: torch.device
 ) -> PatchSums:
-    """The masks; a fresh generator for each side, so that one set serves all images."""
+    """Masks from fresh generators, one for each side, so that one set serves all images."""
     parts = zip(sampling.counts, sampling.sides, keep, _seeds(sampling)[0], strict=True)
     return PatchSums(
         [
@@ -186,7 +193,7 @@ def _mask_set(
 
 
 def _seeds(sampling: Sampling) -> list[list[int]]:
-    """Seeds of each side's masks, and of its masks for tuning."""
+    """Seeds of the masks of each side, and of its masks for tuning."""
     generator = torch.Generator().manual_seed(sampling.seed)
     seeds: list[list[int]] = torch.randint(
         2**62, (2, len(sampling.sides)), generator=generator
@@ -195,7 +202,7 @@ def _seeds(sampling: Sampling) -> list[list[int]]:
 
 
 class _View:
-    """The images of a call with their fills, on the way to the classifier."""
+    """Shows the images of a call, masked by their fills, to the classifier."""
 
     def __init__(
         self, explanandum: Explanandum, images: Tensor, fills: Tensor, sampling: Sampling
@@ -207,7 +214,7 @@ class _View:
         self.images, self.fills = self.viewer.planes(images), self.viewer.planes(fills)
 
     def probabilities(self, group: Patches, rows: Tensor, classes: Tensor) -> Tensor:
-        """Probabilities (n, k, m) of classes (B, k) of the images `rows` under masks."""
+        """Probabilities (n, k, m) of classes (B, k) for the images `rows` (n,) under m masks."""
         batch, found = self.sampling.batch_size, []
         for start in range(0, len(group.kept), batch):
             keep = group.pixels(start, start + batch, self.viewer.repeat)

@@ -1,4 +1,4 @@
-"""Masked images on their way to the classifier, in batches that are made in one buffer."""
+"""Batches of perturbed images, made in one buffer and shown to the classifier."""
 
 from typing import Any
 
@@ -12,14 +12,17 @@ from explainers.explanandum import Explanandum
 class Viewer:
     """Shows perturbed images to the classifier and counts them on a progress bar.
 
-    Memory is one batch, since new memory is slow to get. Work within `with viewer.bar:`; the bar
-    appears only in terminals, and only for what takes longer than a second.
+    All batches reuse one buffer, because allocating memory is slow. Use a viewer inside
+    `with viewer.bar:`. The bar appears only in terminals, and only if the work takes longer than a
+    second.
 
     Args:
         explanandum: The classifier.
-        images: (B, 3, H, W) in [0, 1], for their size, type and device.
-        batch_size: Most images in a forward pass.
-        channels_last: Memory layout of the batches; which is faster depends on the network.
+        images: Images (B, 3, H, W) in [0, 1], which determine the size, type and device of the
+            buffer.
+        batch_size: Maximum number of images in a forward pass.
+        channels_last: Whether the batches use the channels-last memory layout. Which layout is
+            faster depends on the network.
         title: Title of the progress bar.
         total: Number of images that will be shown.
     """
@@ -44,34 +47,34 @@ class Viewer:
 
     @property
     def repeat(self) -> int:
-        """How often a mask repeats each column, so that it lies on the pixels as in memory."""
+        """Number of times that a mask repeats each column, to match the pixels in memory."""
         return 3 if self.channels_last else 1
 
     def planes(self, images: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in the order of memory: (B, H W 3) or (B, 3, H W)."""
+        """Pixels of images (B, 3, H, W) in the order of memory: (B, H W 3) or (B, 3, H W)."""
         if self.channels_last:
             return images.permute(0, 2, 3, 1).flatten(1)
         return images.flatten(2)
 
     def masked(self, image: Tensor, fill: Tensor, masks: Tensor) -> Tensor:
-        """Probabilities (n, K) of an image behind masks.
+        """Probabilities (n, K) of an image under masks.
 
         Args:
-            image: Pixels of the image, one of `planes`.
-            fill: Pixels that masks show where they are 0, one of `planes`.
+            image: Pixels of the image, one row of `planes`.
+            fill: Pixels that are shown where a mask is 0, one row of `planes`.
             masks: At most `batch_size` keep masks (n, H, W repeat) in [0, 1].
         """
         keep, shown = masks.flatten(1), self.buffer[: len(masks)]
         keep = keep if self.channels_last else keep[:, None]
-        torch.addcmul(fill, image - fill, keep, out=shown)  # masking.blend
+        torch.addcmul(fill, image - fill, keep, out=shown)  # as masking.blend
         return self.probabilities(shown)
 
     def copies(self, image: Tensor, count: int) -> Tensor:
-        """At most `batch_size` copies (count, 3, H, W) of an image (3, H, W), to be changed."""
+        """At most `batch_size` copies (count, 3, H, W) of an image (3, H, W), to be modified."""
         return self._pictures(self.buffer[:count]).copy_(image)
 
     def probabilities(self, shown: Tensor) -> Tensor:
-        """Probabilities (n, K) of images in the buffer, as `planes` or as `copies`."""
+        """Probabilities (n, K) of images in the buffer, in the form of `planes` or `copies`."""
         self.bar.update(len(shown))
         return self.explanandum.probabilities(self._pictures(shown))
 

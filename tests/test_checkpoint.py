@@ -1,0 +1,167 @@
+"""Checkpoints: one is enough to load, old ones too, and each tells which classifier it explains."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import explainers
+from datamodules.shapes import Shapes
+from explainers import Explanandum
+from explainers.checkpoint import explainer_class, explains, fingerprint, load_beside, plain_config
+from explainers.files import read_explainer
+from explainers.methods.constant import CentredGaussian
+from explainers.methods.deeplab import DeepLabExplainer
+from explainers.methods.rtis import RTIS
+from tests import planted
+from tests.support import fit_trainer, save, untrained_classifier
+
+SMALL = {
+    "network": {"backbone": "tu-test_resnet", "decoder_channels": 16, "atrous_rates": [1, 2, 3]},
+    "optimizer": {"lr": 1e-3},
+}
+# One of each learned class, written by the last version whose options were flat arguments.
+OLD = sorted(Path("tests/old_checkpoints").glob("*.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def classifier_file(tmp_path_factory):
+    return Path(untrained_classifier(tmp_path_factory.mktemp("classifier")))
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
+def test_old_checkpoints_give_the_maps_they_gave(path):
+    explainer = explainers.load(path)
+    maps = explainer.attribute(*planted.scenes(2, seed=9)).detach()
+    expected = torch.from_numpy(np.load("tests/old_checkpoints/maps.npz")[path.stem])
+    # Equal to the bit on one machine; elsewhere sums of float32 may be taken in another order.
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_flat_arguments_of_old_checkpoints_are_options_today():
+    deeplab = explainers.load("tests/old_checkpoints/deeplab.ckpt").hparams
+    assert deeplab["network"]["decoder_channels"] == 8
+    assert deeplab["network"]["atrous_rates"] == [1, 2, 3]
+    assert deeplab["optimizer"]["schedule"] == "cosine"
+    ra_nem = explainers.load("tests/old_checkpoints/ra_nem.ckpt").hparams
+    assert ra_nem["selection"] == {
+        "sampling": "uniform",
+        "draw": "batch",
+        "shared_noise": True,
+        "threshold": "next",
+    }
+    assert ra_nem["optimizer"] == {
+        "name": "adamw",
+        "lr": 2e-3,
+        "weight_decay": 1e-3,
+        "schedule": "annealing",
+        "anneal_epochs": 7,
+    }
+    assert ra_nem["network"] == {"block": "separable", "widths": [4] * 5, "dropout": 0.1}
+
+
+def test_a_checkpoint_alone_is_enough(tmp_path, classifier_file, monkeypatch):
+    own = tmp_path / "classifier.ckpt"
+    own.write_bytes(classifier_file.read_bytes())
+    explainer = DeepLabExplainer(Explanandum(str(own)), **SMALL)
+    fit = fit_trainer(tmp_path)
+    fit.fit(explainer, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4))
+    fit.save_checkpoint(tmp_path / "explainer.ckpt")
+    own.unlink()
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("no network"))
+    loaded = DeepLabExplainer.load_from_checkpoint(str(tmp_path / "explainer.ckpt"))
+    generic = explainers.load(str(tmp_path / "explainer.ckpt"))
+    images, targets = torch.rand(2, 3, 32, 32), torch.eye(6)[:2].bool()
+    with torch.no_grad():
+        expected = explainer.eval().attribute(images, targets)
+        torch.testing.assert_close(loaded.eval().attribute(images, targets), expected)
+        torch.testing.assert_close(generic.attribute(images, targets), expected)
+        torch.testing.assert_close(loaded.explanandum(images), explainer.explanandum(images))
+    assert loaded.explanandum.class_names == list("abcdef")
+    assert loaded.explanandum.multi_label
+    assert loaded.hparams["optimizer"]["lr"] == 1e-3
+
+
+def test_the_explanandums_weights_may_be_left_out(tmp_path, classifier_file):
+    frozen = Explanandum(str(classifier_file), in_checkpoint=False)
+    explainer = RTIS(frozen, **SMALL)
+    save(explainer, tmp_path / "explainer.ckpt")
+    stored = torch.load(tmp_path / "explainer.ckpt", weights_only=True)["state_dict"]
+    assert not any(name.startswith("explanandum.") for name in stored)
+    loaded = RTIS.load_from_checkpoint(str(tmp_path / "explainer.ckpt"))
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(loaded.explanandum(images), frozen(images))
+    passed = RTIS.load_from_checkpoint(str(tmp_path / "explainer.ckpt"), explanandum=frozen)
+    assert passed.explanandum is frozen
+
+
+def test_an_own_module_must_be_passed_again(tmp_path):
+    module = planted.PlantedCNN()
+    explainer = RTIS(Explanandum(module), **SMALL)
+    save(explainer, tmp_path / "explainer.ckpt")
+    with pytest.raises(ValueError, match="explanandum=Explanandum"):
+        RTIS.load_from_checkpoint(str(tmp_path / "explainer.ckpt"))
+    loaded = RTIS.load_from_checkpoint(
+        str(tmp_path / "explainer.ckpt"), explanandum=Explanandum(module)
+    )
+    torch.testing.assert_close(loaded.network.state_dict(), explainer.network.state_dict())
+
+
+def test_load_names_a_missing_or_foreign_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
+        explainers.load(str(tmp_path / "none.ckpt"))
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of an explainer"):
+        explainers.load(str(tmp_path / "foreign.ckpt"))
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    path = save(CentredGaussian(planted.explanandum()), tmp_path / "explainer.ckpt")
+    reads = []
+    monkeypatch.setattr(
+        torch, "load", lambda *a, own=torch.load, **k: reads.append(a) or own(*a, **k)
+    )
+    explainers.load(path)
+    assert len(reads) == 1
+
+
+def test_the_same_classifier_is_recognised_by_weights_and_settings(tmp_path):
+    path = save(CentredGaussian(planted.explanandum(), sigma=0.2), tmp_path / "explainer.ckpt")
+    own = planted.explanandum()
+    beside = load_beside(own, path)
+    assert beside.explanandum is own
+    assert beside.sigma == 0.2
+    checkpoint = read_explainer(path)
+    other = planted.explanandum()
+    other.model.stem.weight += 1e-3
+    assert not explains(checkpoint, other)
+    assert not explains(checkpoint, planted.explanandum(multi_label=True))
+    other = planted.explanandum()
+    other.mean = other.mean + 0.5
+    assert not explains(checkpoint, other)
+    with pytest.raises(ValueError, match="explains another classifier"):
+        load_beside(other, path)
+
+
+def test_a_class_that_is_no_explainer_is_refused():
+    assert explainer_class("explainers.methods.rtis.RTIS") is RTIS
+    for path in ("explainers.files.find", "torch.nn.Linear", "explainers.methods.rtis.Nothing"):
+        with pytest.raises(ValueError, match="is no Explainer"):
+            explainer_class(path)
+
+
+def test_a_configuration_rebuilds_the_explainer(tmp_path):
+    path = save(CentredGaussian(planted.explanandum(), sigma=0.2), tmp_path / "explainer.ckpt")
+    config = plain_config(read_explainer(path), path)
+    assert config["class_path"] == "explainers.methods.constant.CentredGaussian"
+    assert config["init_args"]["sigma"] == 0.2
+    assert config["init_args"]["explanandum"]["init_args"]["model"] == "tests.planted:PlantedCNN"
+
+
+def test_a_fingerprint_changes_with_the_weights_it_is_of():
+    first, second = planted.explanandum(), planted.explanandum()
+    assert fingerprint(first) == fingerprint(second)
+    second.model.stem.weight[0, 0] += 1e-6
+    assert fingerprint(first) != fingerprint(second)
+    assert fingerprint(first, leave_out="model.stem") == fingerprint(second, leave_out="model.stem")

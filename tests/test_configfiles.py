@@ -1,0 +1,106 @@
+"""Configuration files of a command become one."""
+
+import pytest
+import yaml
+
+from explainers import configfiles
+
+
+def write(folder, name, content):
+    (folder / name).write_text(yaml.safe_dump(content))
+    return str(folder / name)
+
+
+def test_files_and_flags_are_told_apart():
+    words = ["-c", "a.yaml", "--trainer.max_steps", "3", "--config", "b.yaml", "--config=c.yaml"]
+    assert configfiles.split(words) == (
+        ["a.yaml", "b.yaml", "c.yaml"],
+        ["--trainer.max_steps", "3"],
+    )
+
+
+def test_later_files_change_single_keys(tmp_path):
+    paths = [
+        write(tmp_path, "a.yaml", {"score": {"target": "label", "metrics": [1, 2]}, "x": 1}),
+        write(tmp_path, "b.yaml", {"score": {"panels": 0, "metrics": [3]}}),
+    ]
+    merged = configfiles.combine(paths, {"x": 0, "y": 2}, None)
+    assert merged == {
+        "x": 1,
+        "y": 2,
+        "score": {"target": "label", "panels": 0, "metrics": [3]},
+    }
+
+
+def test_another_class_begins_anew_but_for_the_explanandum():
+    old = {"class_path": "A", "init_args": {"tv": 1, "explanandum": {"init_args": {"model": "m"}}}}
+    new = {"class_path": "B", "init_args": {"lr": 2}}
+    assert configfiles.merge(old, new) == {
+        "class_path": "B",
+        "init_args": {"explanandum": {"init_args": {"model": "m"}}, "lr": 2},
+    }
+    assert configfiles.merge(new, {"init_args": {"lr": 3}})["init_args"] == {"lr": 3}
+    first = {"init_args": {"explanandum": 1}}  # a file of configs/explananda, given first
+    assert configfiles.merge(first, new)["init_args"] == {"explanandum": 1, "lr": 2}
+
+
+def test_rows_are_changed_taken_out_and_taken_from_the_method_under_test(tmp_path):
+    model = {"class_path": "M", "init_args": {"a": 1, "b": {"c": 2, "d": 3}, "explanandum": 0}}
+    rows = {"changed": {"init_args": {"b": {"c": 9}}}, "other": {"class_path": "O"}, "gone": {}}
+    paths = [
+        write(tmp_path, "a.yaml", {"model": model, "score": {"methods": rows}}),
+        write(tmp_path, "b.yaml", {"score": {"methods": {"gone": None}}}),
+    ]
+    assert configfiles.combine(paths, {}, None)["score"]["methods"] == {
+        "changed": {"class_path": "M", "init_args": {"a": 1, "b": {"c": 9, "d": 3}}},
+        "other": {"class_path": "O"},
+    }
+
+
+def test_what_has_no_folder_goes_to_the_run_folder(tmp_path):
+    path = write(
+        tmp_path,
+        "a.yaml",
+        {
+            "trainer": {
+                "default_root_dir": "runs/x",
+                "logger": {"class_path": "l.CSVLogger", "init_args": {"name": "logs"}},
+                "callbacks": [
+                    {"class_path": "l.ModelCheckpoint", "init_args": {"filename": "last"}},
+                    {"class_path": "e.LogMaps", "init_args": {"output_dir": "mine"}},
+                    {"class_path": "e.Other"},
+                ],
+            },
+            "score": {},
+        },
+    )
+    for root, folder in ((None, "runs/x"), ("runs/y", "runs/y")):
+        merged = configfiles.combine([path], {}, root)
+        saver, maps, other = merged["trainer"]["callbacks"]
+        assert saver["init_args"]["dirpath"] == folder
+        assert maps["init_args"]["output_dir"] == "mine"
+        assert "output_dir" not in other["init_args"]
+        assert merged["trainer"]["logger"]["init_args"]["save_dir"] == folder
+        assert merged["score"]["output_dir"] == folder
+
+
+def test_a_file_may_name_another_beside_it(tmp_path):
+    write(tmp_path, "data.yaml", {"class_path": "D"})
+    path = write(tmp_path, "run.yaml", {"data": "data.yaml", "note": "none.yaml"})
+    assert configfiles.read(path) == {"data": {"class_path": "D"}, "note": "none.yaml"}
+
+
+def test_old_names_are_renewed(tmp_path):
+    old = {"model": {"class_path": "explainers.methods.rtis.RTIS", "init_args": {"lr": 0.1}}}
+    found = configfiles.read(write(tmp_path, "old.yaml", old))
+    assert found["model"]["init_args"] == {"optimizer": {"lr": 0.1}}
+
+
+def test_what_is_no_configuration_is_named(tmp_path):
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    (tmp_path / "list.yaml").write_text("- 1")
+    for name, message in (("bad", "is no YAML file"), ("list", "must hold keys")):
+        with pytest.raises(ValueError, match=message):
+            configfiles.read(str(tmp_path / f"{name}.yaml"))
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        configfiles.read(str(tmp_path / "none.yaml"))

@@ -1,0 +1,113 @@
+"""Reading files as plain data, under today's names, from where they are or from the package."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from explainers import files
+from explainers.explanandum.build import build
+
+
+def test_moved_modules_are_renamed_wherever_they_are_named():
+    old = {
+        "model": {
+            "class_path": "explainers.classifier.Classifier",
+            "init_args": {"num_classes": 2},
+        },
+        "callbacks": [{"class_path": "explainers.callbacks.wandb.OfflineFirstWandbLogger"}],
+        "explanandum": "explainers.photos:efficientnet_lite0",
+        "words": "explainers.photos is a module",
+        "count": 3,
+    }
+    assert files.renew(old) == {
+        "model": {
+            "class_path": "explainers.explanandum.classifier.Classifier",
+            "init_args": {"num_classes": 2},
+        },
+        "callbacks": [{"class_path": "explainers.callbacks.loggers.OfflineFirstWandbLogger"}],
+        "explanandum": "explainers.explanandum.lite0:efficientnet_lite0",
+        "words": "explainers.photos is a module",
+        "count": 3,
+    }
+
+
+def renewed(class_path, **arguments):
+    return files.renew({"class_path": class_path, "init_args": arguments})["init_args"]
+
+
+def test_flat_arguments_become_options():
+    sloc = "explainers.methods.sloc.SLOC"
+    assert renewed(sloc, masks=10, solver="adam", steps=5, sides=[8]) == {
+        "masks": 10,
+        "solver": {"name": "adam", "steps": 5},
+        "patches": {"sides": [8]},
+    }
+    today = {"solver": {"name": "adam"}, "patches": {"sides": 8}}
+    assert renewed(sloc, **today) == today
+    assert renewed(sloc, solver={"name": "adam"}, steps=5) == {
+        "solver": {"name": "adam", "steps": 5}
+    }
+    assert renewed("explainers.methods.nem_u.NEMU", optimizer="adamw", lr=0.1, widths=None) == {
+        "optimizer": {"name": "adamw", "lr": 0.1},
+        "network": {"widths": None},
+    }
+    assert renewed("somebody.Else", lr=0.1) == {"lr": 0.1}
+
+
+def test_every_old_argument_is_an_option_of_its_group():
+    from typing import get_args, get_type_hints, is_typeddict
+
+    from explainers.messages import _class
+
+    for class_path, groups in files.GROUPED.items():
+        hints = get_type_hints(_class(class_path).__init__)
+        for group, names in groups.items():
+            kinds = [kind for kind in get_args(hints[group]) if is_typeddict(kind)]
+            renamed = {"name" if name == group else name for name in names}
+            assert renamed <= set(get_type_hints(kinds[0])), (class_path, group)
+
+
+def test_a_file_that_is_not_here_is_looked_for_in_the_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files.resources, "files", lambda package: tmp_path / package)
+    packed = tmp_path / "explainers" / "configs" / "methods" / "rise.yaml"
+    packed.parent.mkdir(parents=True)
+    packed.write_text("model: {}")
+    assert files.find("configs/methods/rise.yaml") == str(packed)
+    assert "the installed file" in capsys.readouterr().err
+    assert files.find("configs/methods/none.yaml") == "configs/methods/none.yaml"
+    assert files.find("other/methods/rise.yaml") == "other/methods/rise.yaml"
+    own = Path("configs/methods/rise.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text("model: {}")
+    assert files.find("configs/methods/rise.yaml") == "configs/methods/rise.yaml"
+    assert capsys.readouterr().err == ""
+
+
+def test_state_dicts_are_read_in_every_format(tmp_path):
+    state = build("test_vit", num_classes=2).state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "b.pth")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "c.pt")
+    for name in ("a.safetensors", "b.pth", "c.pt"):
+        read = files.read_state(str(tmp_path / name))
+        torch.testing.assert_close(read, dict(state), rtol=0, atol=0)
+    with pytest.raises(FileNotFoundError, match="working directory"):
+        files.read_state(str(tmp_path / "none.pth"))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    for name in ("text", "list"):
+        with pytest.raises(ValueError, match=f"{name}.ckpt is not a checkpoint"):
+            files.read_checkpoint(tmp_path / f"{name}.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of an explainer"):
+        files.read_explainer(tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of our Classifier"):
+        files.read_classifier(str(tmp_path / "other.ckpt"))
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
+        files.read_checkpoint(tmp_path / "none.ckpt")
