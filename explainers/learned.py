@@ -10,6 +10,7 @@ from torch import Tensor
 from explainers import optimizers
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
+from explainers.functional import seeds
 from explainers.optimizers import OptimizerOptions
 
 
@@ -67,7 +68,7 @@ class LearnedExplainer(Explainer):
             if "target" not in batch:
                 batch = {**batch, "target": self._predicted(batch["image"])}
             self.check_inputs(batch["image"], batch["target"])
-        seed = optimizers.step_seed(self.seed, step, self.global_rank)
+        seed = seeds.combine(self.seed, step, self.global_rank)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # for the network's dropout
             terms = self.loss_terms(batch, torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules and the seed of a training step."""
+"""Optimizers and learning-rate schedules."""
 
 from typing import Literal, TypedDict
 
@@ -73,11 +73,6 @@ def configure(module: LightningModule, options: OptimizerOptions) -> OptimizerLR
         scheduler = CosineAnnealingLR(optimizer, options["anneal_epochs"], eta_min=1e-6)
         interval = "epoch"
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of a step's randomness on one process: a resumed fit draws what it would have drawn."""
-    return hash((seed, step, rank)) & (2**63 - 1)
 
 
 def warmup_cosine(step: int, total: int, warmup: float = 0.05) -> float:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from explainers import optimizers
-from explainers.optimizers import ADAM, PRODIGY, configure, step_seed, warmup_cosine
+from explainers.optimizers import ADAM, PRODIGY, configure, warmup_cosine
 
 
 class Module(nn.Module):
@@ -62,15 +62,6 @@ def test_a_constant_rate_needs_no_schedule():
     made = configure(Module(), {**PRODIGY, "schedule": "constant"})
     assert set(made) == {"optimizer"}
     assert made["optimizer"].param_groups[0]["weight_decay"] == PRODIGY["weight_decay"]
-
-
-def test_seeds_of_steps_and_processes_differ_and_stay():
-    seeds = {
-        step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in (0, 1)
-    }
-    assert len(seeds) == 300
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert step_seed(1, 2, 0) == step_seed(1, 2, 0)
 
 
 def test_the_defaults_are_complete():

@@ -20,7 +20,8 @@ from torchmetrics.classification import (
 from explainers import files, optimizers
 from explainers.explanandum import build
 from explainers.explanandum.cutouts import cut_outs
-from explainers.optimizers import OptimizerOptions, step_seed
+from explainers.functional import seeds
+from explainers.optimizers import OptimizerOptions
 from explainers.options import check_choices, complete
 
 CLASS_PATH = "explainers.explanandum.classifier.Classifier"
@@ -158,7 +159,7 @@ class Classifier(LightningModule):
         if self.cut_outs:
             if "mask" not in batch:
                 raise ValueError("cut_outs needs data with masks (VOC: image_sets Segmentation)")
-            seed = step_seed(self.seed, self.global_step, self.global_rank)
+            seed = seeds.combine(self.seed, self.global_step, self.global_rank)
             generator = torch.Generator().manual_seed(seed)
             images, targets = cut_outs(
                 images, targets, batch["mask"], self.cut_outs, self.mean, generator

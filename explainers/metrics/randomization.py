@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from explainers.functional import seeds
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.similarity import spearman
 from explainers.options import check_choices
@@ -51,7 +52,7 @@ def layer_seed(seed: int, place: int) -> int:
     The seed is far from the small seeds that networks are usually initialized with. One of those
     could redraw the first layer exactly as it was.
     """
-    return hash((seed, place)) & (2**63 - 1)
+    return seeds.combine(seed, place)
 
 
 @contextmanager
