@@ -24,7 +24,7 @@ def test_later_files_change_single_keys(tmp_path):
         write(tmp_path, "a.yaml", {"score": {"target": "label", "metrics": [1, 2]}, "x": 1}),
         write(tmp_path, "b.yaml", {"score": {"panels": 0, "metrics": [3]}}),
     ]
-    merged = configfiles.combine(paths, {"x": 0, "y": 2}, None)
+    merged = configfiles.combine(paths, {"x": 0, "y": 2})
     assert merged == {
         "x": 1,
         "y": 2,
@@ -51,10 +51,21 @@ def test_rows_are_changed_taken_out_and_taken_from_the_method_under_test(tmp_pat
         write(tmp_path, "a.yaml", {"model": model, "score": {"methods": rows}}),
         write(tmp_path, "b.yaml", {"score": {"methods": {"gone": None}}}),
     ]
-    assert configfiles.combine(paths, {}, None)["score"]["methods"] == {
+    assert configfiles.combine(paths, {})["score"]["methods"] == {
         "changed": {"class_path": "M", "init_args": {"a": 1, "b": {"c": 9, "d": 3}}},
         "other": {"class_path": "O"},
     }
+
+
+def test_rows_of_the_method_under_test_know_its_flags(tmp_path):
+    model = {"class_path": "M", "init_args": {"a": 1, "b": 2}}
+    path = write(
+        tmp_path, "a.yaml", {"model": model, "score": {"methods": {"row": {"init_args": {"b": 3}}}}}
+    )
+    flags = ["--model.init_args.a", "9", "--model.init_args.c.d=1.5", "--seed_everything", "1"]
+    merged = configfiles.combine([path], {}, flags)
+    assert merged["model"] == model  # the parser reads the flags later
+    assert merged["score"]["methods"]["row"]["init_args"] == {"a": 9, "b": 3, "c": {"d": 1.5}}
 
 
 def test_what_has_no_folder_goes_to_the_run_folder(tmp_path):
@@ -74,8 +85,8 @@ def test_what_has_no_folder_goes_to_the_run_folder(tmp_path):
             "score": {},
         },
     )
-    for root, folder in ((None, "runs/x"), ("runs/y", "runs/y")):
-        merged = configfiles.combine([path], {}, root)
+    for flags, folder in (([], "runs/x"), (["--trainer.default_root_dir", "runs/y"], "runs/y")):
+        merged = configfiles.combine([path], {}, flags)
         saver, maps, other = merged["trainer"]["callbacks"]
         assert saver["init_args"]["dirpath"] == folder
         assert maps["init_args"]["output_dir"] == "mine"

@@ -69,14 +69,17 @@ def test_every_old_argument_is_an_option_of_its_group():
             assert renamed <= set(get_type_hints(kinds[0])), (class_path, group)
 
 
-def test_a_file_that_is_not_here_is_looked_for_in_the_package(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(files.resources, "files", lambda package: tmp_path / package)
-    packed = tmp_path / "explainers" / "configs" / "methods" / "rise.yaml"
+@pytest.mark.parametrize("home", ["explainers", "."])  # of an installation, of a checkout
+def test_a_file_that_is_not_here_is_looked_for_in_the_package(tmp_path, monkeypatch, capsys, home):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(files, "PACKAGE", tmp_path / "explainers")
+    packed = tmp_path / home / "configs" / "methods" / "rise.yaml"
     packed.parent.mkdir(parents=True)
     packed.write_text("model: {}")
-    assert files.find("configs/methods/rise.yaml") == str(packed)
-    assert "the installed file" in capsys.readouterr().err
+    assert Path(files.find("configs/methods/rise.yaml")).samefile(packed)
+    assert "configs/methods/rise.yaml is not here" in capsys.readouterr().err
     assert files.find("configs/methods/none.yaml") == "configs/methods/none.yaml"
     assert files.find("other/methods/rise.yaml") == "other/methods/rise.yaml"
     own = Path("configs/methods/rise.yaml")

@@ -1,18 +1,12 @@
 import csv
-import importlib
 import json
 import math
-from pathlib import Path
 
 import pytest
-import yaml
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from explainers import Explainer
 from explainers.callbacks.score import Score, default_metrics
-from explainers.evaluation.provenance import method_name
 from explainers.evaluation.sanity import SANITY
 from explainers.evaluation.scorefile import read
 from explainers.evaluation.summary import summarize
@@ -174,13 +168,6 @@ def test_a_run_goes_on_with_another_batch_size_but_not_with_other_masks(tmp_path
         run(tmp_path, methods=rise(masks=8), **settings)
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs/methods").glob("*.yaml")), ids=str)
-def test_a_methods_row_is_called_as_its_config(path):
-    module, _, name = yaml.safe_load(path.read_text())["model"]["class_path"].rpartition(".")
-    expected = path.stem.removeprefix("smooth_")  # the one class with two configs
-    assert method_name(getattr(importlib.import_module(module), name)) == expected
-
-
 def test_the_module_under_test_may_be_a_sanity_row(tmp_path):
     module = Random(planted.explanandum(), seed=3)
     rows = run(tmp_path, name=None, module=module, methods={}, metrics=[MAE()])
@@ -321,54 +308,3 @@ def test_the_logger_gets_the_means_and_names_the_folder(tmp_path):
     assert logged["test/constant/SoftIoU"] == logged["test/constant_1/SoftIoU"]
     assert (folder / "summary.json").exists()
     assert not (folder / "panels.png").exists()
-
-
-@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # jsonargparse about LightningCLI
-def test_the_command_line_makes_factories_of_methods(tmp_path):
-    config = {
-        "model": {
-            "class_path": "explainers.methods.constant.Constant",
-            "init_args": {
-                "explanandum": {"model": "tests.planted:PlantedCNN", "feature_layers": ["stages.0"]}
-            },
-        },
-        "trainer": {
-            "logger": False,
-            "callbacks": [
-                {
-                    "class_path": "explainers.callbacks.score.Score",
-                    "init_args": {
-                        "methods": {
-                            "wide": {
-                                "class_path": "explainers.methods.constant.CentredGaussian",
-                                "init_args": {"sigma": 0.4},
-                            },
-                            "noise": {"class_path": "explainers.methods.constant.Random"},
-                        },
-                        "metrics": [
-                            {
-                                "class_path": "explainers.metrics.classification.ClassSpecificity",
-                                "init_args": {"classes": [1, "cat"]},
-                            }
-                        ],
-                    },
-                }
-            ],
-        },
-    }
-    (tmp_path / "config.yaml").write_text(yaml.dump(config))
-    arguments = ["-c", str(tmp_path / "config.yaml")]
-    cli = LightningCLI(
-        Explainer,
-        subclass_mode_model=True,
-        run=False,
-        args=arguments,
-        save_config_callback=None,
-        seed_everything_default=False,
-    )
-    score = next(c for c in cli.trainer.callbacks if isinstance(c, Score))
-    wide = score.methods["wide"](cli.model.explanandum)
-    assert (type(wide), wide.sigma) == (CentredGaussian, 0.4)
-    assert wide.explanandum is cli.model.explanandum
-    assert score.methods["noise"](cli.model.explanandum).seed == 0
-    assert score.metrics[0].classes == [1, "cat"]

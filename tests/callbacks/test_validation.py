@@ -8,7 +8,7 @@ from explainers.callbacks.validation import ValidationFaithfulness
 from explainers.methods.ra_nem import RaNEM
 from explainers.metrics.faithfulness import RISECurves
 from tests import planted
-from tests.test_base import trainer
+from tests.support import fit_trainer
 
 
 class Unlabelled(LightningDataModule):
@@ -27,7 +27,7 @@ def test_it_is_the_faithfulness_of_the_first_images_and_chooses_a_checkpoint(tmp
     method = RaNEM(planted.explanandum(), samples=2, network={"widths": [8] * 4})
     best = ModelCheckpoint(dirpath=tmp_path, monitor="val/Faithfulness", mode="max")
     callbacks = [ValidationFaithfulness(images=6, steps=5), best]
-    fit = trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, max_steps=6)
+    fit = fit_trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True, max_steps=6)
     fit.fit(method, Unlabelled())
     images, targets = planted.scenes(10, seed=7)
     images, targets = images[:6], targets[:6]

@@ -11,7 +11,6 @@ from torchvision import tv_tensors
 
 from datamodules.base import ImageDataModule, ImageSource
 from datamodules.folder import ImageFolder
-from datamodules.sampling import EpochSampler, seeded
 
 
 class Ramps(ImageSource):
@@ -174,18 +173,6 @@ def test_resuming_after_an_epoch_cut_short_starts_the_next_one(tmp_path):
     assert rest == {key: seen for key, seen in whole.items() if key >= 2}
 
 
-def test_processes_share_an_epoch_without_overlap():
-    dataset = RampData(count=11).dataset("train")
-    samplers = [EpochSampler(dataset, seed=0, replicas=2, rank=rank) for rank in (0, 1)]
-    for epoch in (0, 1):
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        shares = [[index for _, index in sampler] for sampler in samplers]
-        assert [len(share) for share in shares] == [5, 5]
-        assert len({*shares[0], *shares[1]}) == 10
-        assert [key for key, _ in samplers[0]] == [epoch] * 5
-
-
 def test_overfitting_and_predicting_with_a_trainer_work():
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -208,14 +195,6 @@ def test_overfitting_and_predicting_with_a_trainer_work():
 def test_limit_takes_the_first_images():
     data = RampData(limit=3)
     assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [3, 3, 3]
-
-
-def test_seeded_differs_by_every_number():
-    draws = set()
-    for entropy in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
-        with seeded(*entropy):
-            draws.add(torch.rand(()).item())
-    assert len(draws) == 4
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -0.1])

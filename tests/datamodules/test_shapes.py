@@ -3,13 +3,11 @@
 import copy
 import pickle
 
-import numpy as np
 import pytest
 import torch
 
 from datamodules.shapes import Shapes, one_hot
-from datamodules.shapes_drawing import MIN_AREA, draw_scene
-from datamodules.shapes_patterns import SHAPES, edge, noise, signed_distance, texture, unit_area
+from datamodules.shapes_drawing import MIN_AREA
 
 # Made by this code; they change only if the scenes do, and then every published number does.
 AREAS = [[0, 740, 0, 0, 0, 0], [0, 0, 0, 0, 0, 415], [0, 0, 0, 0, 663, 0]]
@@ -103,13 +101,6 @@ def test_any_image_size(size):
     assert "parts" not in Shapes(image_size=size).dataset("val")[0]
 
 
-def test_a_scene_looks_alike_at_twice_the_size():
-    small, large = (draw_scene(np.random.default_rng(5), (side, side)) for side in (96, 192))
-    assert (large.labels[::2, ::2] == small.labels).mean() > 0.98
-    coarse = large.image.reshape(96, 2, 96, 2, 3).mean((1, 3))
-    assert abs(coarse - small.image).mean() < 8
-
-
 def test_the_cache_is_lazy_shared_with_workers_and_not_sent_away():
     data = Shapes(image_size=[32, 32], test_images=6, batch_size=2, num_workers=2)
     first = torch.cat([batch["image"] for batch in data.test_dataloader()])
@@ -130,37 +121,6 @@ def test_predict_serves_the_test_scenes_and_limit_counts():
     assert len(data.dataset("train")) == 4
     assert data.dataset("predict").source is data.dataset("test").source
     assert (data.num_classes, data.multi_label, len(data.part_names)) == (6, True, 3)
-
-
-def test_empty_scenes_only_on_request():
-    hidden = 167  # in this scene nothing is visible enough
-    assert not draw_scene(np.random.default_rng(hidden), (24, 24), allow_empty=True).labels.any()
-    assert draw_scene(np.random.default_rng(hidden), (24, 24)).labels.any()
-
-
-def test_areas_of_unit_shapes_by_hand():
-    assert unit_area(0) == pytest.approx(np.pi * 0.92**2, rel=0.01)
-    assert unit_area(1) == pytest.approx(1.56**2, rel=0.01)
-    assert unit_area(2) == pytest.approx(3 * np.sqrt(3) / 4, rel=0.01)
-    assert unit_area(3) == pytest.approx(5 * 0.52 * np.sin(np.pi / 5), rel=0.01)
-    assert unit_area(4) == pytest.approx(4 * (2 * 0.95 * 0.34 - 0.34**2), rel=0.02)
-    assert unit_area(5) == pytest.approx(np.pi * (0.96**2 - 0.36**2), rel=0.01)
-
-
-@pytest.mark.parametrize("shape", range(len(SHAPES)))
-def test_textures_use_both_colours(shape):
-    side = np.linspace(-1, 1, 64)
-    u, v = np.meshgrid(side, side)
-    values = texture(shape, u, v, 100.0, 1.0)[signed_distance(shape, u, v) < -0.1]
-    assert 0.15 < values.mean() < 0.85
-    assert ((values < 0.02) | (values > 0.98)).mean() > 0.6
-
-
-def test_edges_and_noise_by_hand():
-    assert edge(np.array([-1.0, 0.0, 0.025, 1.0]), 10.0).tolist() == [0.0, 0.5, 0.75, 1.0]
-    field = noise(np.random.default_rng(0), (32, 40), {4: 1.0}, 2)
-    assert field.shape == (2, 32, 40)
-    assert abs(np.diff(field, axis=2)).max() < 0.3  # smooth
 
 
 def test_one_hot_leaves_the_background_out():

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from explainers import Explanandum
 from explainers.functional import smoothing
 from explainers.metrics.faithfulness import CurveAUC, RISECurves, SLOCCurves
-from explainers.metrics.monte_carlo import half_width
 from tests import planted
 
 
@@ -199,43 +198,8 @@ def test_wrong_settings_say_why():
         (lambda: CurveAUC(order="best"), "order"),
         (lambda: CurveAUC(value="luck"), "luck"),
         (lambda: CurveAUC(fill_options={"count": 2}), "differ from each other"),
-        (lambda: CurveAUC(draws=0), "draws"),
         (lambda: CurveAUC(fill="images", draws=40), r"fill_options: \{count"),
         (lambda: CurveAUC(draws=2, area={"rule": "mean"}), "nor with area"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
-
-
-def areas(metric):
-    """Values of two planted scenes under random maps."""
-    images, targets = planted.scenes(2, (8, 8))
-    maps = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
-    inputs = {"targets": targets, "explanandum": planted.explanandum()}
-    return metric.measure(images=images, maps=maps, **inputs)
-
-
-def test_a_few_drawn_points_estimate_the_whole_area():
-    whole, every = areas(RISECurves(pixels=1)), areas(RISECurves(pixels=1, draws=64))
-    few, again = (areas(RISECurves(pixels=1, draws=16)) for _ in range(2))
-    for name in ("InsertionAUC", "DeletionAUC"):
-        # All points but the first, each counting alike: the trapezoid counts the ends half.
-        torch.testing.assert_close(every[name], whole[name], atol=1 / 64, rtol=0)
-        assert not torch.equal(few[name], every[name])
-        assert ((few[name] - every[name]).abs() <= half_width(16, 64)).all()
-        assert torch.equal(few[name], again[name])
-
-
-def test_unchanged_answers_compare_with_the_whole_image_also_at_drawn_points():
-    whole, every = areas(SLOCCurves(steps=64)), areas(SLOCCurves(steps=64, draws=64))
-    for name in ("POS", "NEG", "DEL", "INS"):
-        torch.testing.assert_close(every[name], whole[name], atol=100 / 64, rtol=0)
-
-
-def test_the_table_says_how_far_an_estimate_may_be_off():
-    assert RISECurves().note((224, 224)) == ""
-    note = RISECurves(pixels=1, draws=100).note((224, 224))
-    assert note.startswith(
-        "InsertionAUC, DeletionAUC, Faithfulness: areas from 100 of 50176 points"
-    )
-    assert f"{half_width(100, 50176):.3f}" in note

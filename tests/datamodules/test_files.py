@@ -1,0 +1,154 @@
+"""What data sets of image files share: splits, labels, class names, and which files count."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.files import FileDataModule, FileSource, find_images, multi_hot, random_split
+
+
+class Listed(FileDataModule):
+    """Splits as they are given; the class names are those that they use."""
+
+    multi_label = False
+
+    def __init__(self, root, splits, found=(), **changes):
+        defaults = {"class_names": None, "class_indices": None, "num_classes": None}
+        fixed = {"fractions": [0.5, 0.25, 0.25], "split_seed": 0, "image_size": [2, 2]}
+        super().__init__(str(root), **defaults | fixed | changes)
+        self.splits, self.found, self.reads = splits, found, 0
+
+    def read_splits(self):
+        self.reads += 1
+        self.indices = self.index_classes(self.found, self.root)
+        return self.splits
+
+
+def save(path, grey):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((2, 2, 3), grey, np.uint8)).save(path)
+
+
+def test_targets_by_hand():
+    assert multi_hot([2, 0], 4).tolist() == [True, False, True, False]
+    assert multi_hot([], 2).tolist() == [False, False]
+
+
+def test_a_source_reads_its_files_and_their_labels(tmp_path):
+    save(tmp_path / "deep" / "a.png", 51)
+    save(tmp_path / "b.png", 255)
+    labels = {"deep/a.png": (1,), "b.png": (0, 2)}
+    source = FileSource(tmp_path, labels, num_classes=3)
+    assert source.names == ["deep/a.png", "b.png"]
+    assert [source.load(i)["image"].unique().tolist() for i in range(2)] == [[51], [255]]
+    assert source.load(1)["target"].tolist() == [True, False, True]
+    assert set(FileSource(tmp_path, labels, num_classes=0).load(0)) == {"image"}
+
+
+def test_a_random_split_is_disjoint_whole_ordered_and_seeded():
+    names = [f"{i:02d}" for i in range(20)]
+    parts = random_split(names, [0.5, 0.3, 0.2], seed=0)
+    assert [(split, len(part)) for split, part in parts.items()] == [
+        ("train", 10), ("val", 6), ("test", 4),
+    ]  # fmt: skip
+    assert all(part == sorted(part) for part in parts.values())
+    assert sorted(itertools.chain(*parts.values())) == names
+    assert random_split(names, [0.5, 0.3, 0.2], seed=0) == parts
+    assert random_split(names, [0.5, 0.3, 0.2], seed=1) != parts
+    # The place of each name in a permutation, cut at 10 and 16.
+    place = np.random.default_rng(0).permutation(20)
+    assert parts["val"] == [name for name, p in zip(names, place, strict=True) if 10 <= p < 16]
+
+
+def test_a_split_rounds_its_ends_and_may_be_empty():
+    sizes = [len(p) for p in random_split(list("abcde"), [1 / 3, 1 / 3, 1 / 3], 0).values()]
+    assert sizes == [2, 1, 2]  # ends at 1.67, 3.33 and 5
+    assert random_split(["a"], [0, 0, 1], 0) == {"train": [], "val": [], "test": ["a"]}
+
+
+@pytest.mark.parametrize("fractions", [[0.5, 0.5], [0.5, 0.6, -0.1], [0.5, 0.2, 0.2]])
+def test_fractions_are_three_parts_of_a_whole(fractions):
+    with pytest.raises(ValueError, match="fractions must be three numbers"):
+        random_split(["a"], fractions, 0)
+
+
+def test_images_are_found_by_their_ending_and_not_if_hidden(tmp_path):
+    for name in ("b.PNG", "a/2.jpeg", "a/1.tif", "a/notes.txt", ".x/3.png", "a/.4.png", "png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path, tmp_path) == ["a/1.tif", "a/2.jpeg", "b.PNG"]
+    assert find_images(tmp_path, tmp_path / "a") == ["a/1.tif", "a/2.jpeg"]
+    assert find_images(tmp_path / "a", tmp_path / "a") == ["1.tif", "2.jpeg"]
+    inside = tmp_path / ".x"  # a hidden folder above the root hides nothing
+    assert find_images(inside, inside) == ["3.png"]
+
+
+def test_a_split_that_is_lacking_falls_back_on_the_next(tmp_path):
+    def served(*splits):
+        data = Listed(tmp_path, {split: {f"{split}.png": ()} for split in splits})
+        return [data.source(split).names[0] for split in ("test", "predict")]
+
+    assert served("val") == ["val.png", "val.png"]
+    assert served("val", "test") == ["test.png", "test.png"]
+    assert served("val", "test", "predict") == ["test.png", "predict.png"]
+    with pytest.raises(ValueError, match=r"no split 'train', only \['test', 'val'\]"):
+        Listed(tmp_path, {"val": {}, "test": {}}).source("train")
+
+
+def test_the_files_are_read_once_and_when_asked_for(tmp_path):
+    data = Listed(tmp_path, {"val": {"a.png": (0,)}}, ["cat"])
+    assert data.reads == 0
+    assert data.class_names == ["cat"]
+    assert data.source("val").num_classes == data.num_classes == 1
+    assert data.reads == 1
+    data.class_names.append("dog")  # of a copy
+    assert data.class_names == ["cat"]
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; set data\.init_args"):
+        Listed(tmp_path / "nowhere", {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "indices", "names"),
+    [
+        ({}, {"cat": 0, "dog": 1}, ["cat", "dog"]),
+        ({"num_classes": 3}, {"cat": 0, "dog": 1}, ["cat", "dog", "2"]),
+        ({"class_names": ["dog", "cat"]}, {"dog": 0, "cat": 1}, ["dog", "cat"]),
+        ({"class_indices": {"cat": 2, "dog": 0}}, {"cat": 2, "dog": 0}, ["dog", "1", "cat"]),
+        (
+            {"class_indices": {"cat": 1, "dog": 0}, "class_names": ["hound", "tiger"]},
+            {"cat": 1, "dog": 0},
+            ["hound", "tiger"],
+        ),
+    ],
+)
+def test_indices_and_names_of_classes(tmp_path, changes, indices, names):
+    data = Listed(tmp_path, {}, ["cat", "dog"], **changes)
+    assert data.class_names == names
+    assert data.indices == indices
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ["cat"]}, r"unknown class 'dog', expected one of \['cat'\]"),
+        ({"class_indices": {"dog": 0}}, r"unknown class 'cat', expected one of \['dog'\]"),
+        ({"num_classes": 1}, "class 'dog' has index 1, not in 0 to 0; set num_classes"),
+        ({"class_indices": {"cat": -1, "dog": 0}}, "class 'cat' has index -1"),
+    ],
+)
+def test_classes_that_do_not_fit_are_named(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message) as told:
+        Listed(tmp_path, {}, ["cat", "dog"], **changes).source("train")
+    assert str(told.value).startswith(f"{tmp_path}: ")
+
+
+def test_divided_images_keep_their_labels_and_can_all_be_explained(tmp_path):
+    labels = {f"{i}.png": (i % 2,) for i in range(8)}
+    data = Listed(tmp_path, {}, split_seed=5)
+    splits = data.divide(labels)
+    parts = random_split(list(labels), [0.5, 0.25, 0.25], seed=5)
+    assert {split: list(part) for split, part in splits.items() if split in parts} == parts
+    assert all(labels[name] == own for part in splits.values() for name, own in part.items())
+    assert splits["predict"] == labels

@@ -1,0 +1,75 @@
+"""Pictures whose pixels are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from explainers.evaluation import drawing
+
+BLACK, RED, YELLOW = (0, 0, 4), (188, 55, 84), (252, 255, 164)  # inferno at 0, 0.5 and 1
+
+
+def test_an_image_becomes_bytes_and_is_clipped():
+    image = torch.tensor([[[0.0, 1.0]], [[0.5, 1.5]], [[1.0, -1.0]]])
+    assert drawing.picture(image).tolist() == [[[0, 128, 255], [255, 255, 0]]]
+
+
+def test_heat_goes_from_black_over_red_to_yellow():
+    shown = drawing.heat(torch.tensor([[0.0, 0.5, 1.0], [-3.0, 0.5, 7.0]]))
+    assert shown.dtype == np.uint8
+    expected = np.array([[BLACK, RED, YELLOW]] * 2)
+    np.testing.assert_allclose(shown.astype(int), expected, atol=1)  # as printed, rounded
+
+
+def test_an_overlay_mixes_the_heat_with_the_grey_image():
+    image = torch.tensor([0.0, 0.25, 0.5])[:, None, None].expand(3, 1, 2)  # grey: 0.25, so 64
+    values = torch.tensor([[0.0, 1.0]])
+    heat = drawing.heat(values)
+    assert drawing.overlay(image, values, strength=0.0).tolist() == [[[64] * 3] * 2]
+    np.testing.assert_array_equal(drawing.overlay(image, values, strength=1.0), heat)
+    expected = np.rint(0.4 * 64 + 0.6 * heat.astype(float))
+    np.testing.assert_array_equal(drawing.overlay(image, values), expected)
+
+
+def test_a_sheet_shows_each_picture_in_its_cell():
+    plain = {c: np.full((4, 4, 3), c, np.uint8) for c in (0, 90, 180)}
+    rows, titles = [[plain[0], plain[90]], [plain[180]]], [["", ""], [""]]
+    shown = drawing.sheet(rows, titles)
+    height, width = 185, 160  # 1.6 inches, and 0.25 more for the title
+    assert shown.shape == (2 * height, 2 * width, 3)
+    assert shown.dtype == np.uint8
+    middles = shown[height // 2 :: height, width // 2 :: width]
+    expected = np.array([[0, 90], [180, 255]])[:, :, None].repeat(3, axis=2)  # one cell is empty
+    np.testing.assert_array_equal(middles, expected)
+    assert drawing.sheet(rows, titles, cell=1.0).shape == (250, 200, 3)
+
+
+def test_a_title_stands_above_its_own_picture_only():
+    plain = np.full((4, 4, 3), 255, np.uint8)
+    shown = drawing.sheet([[plain, plain], [plain, plain]], [["", "kept"], ["", ""]])
+    rows, columns = np.nonzero((shown < 128).all(axis=2))  # ink on white
+    assert len(rows) > 20
+    assert rows.max() < 40
+    assert columns.min() >= 160
+
+
+def test_a_file_holds_the_very_pixels(tmp_path):
+    shown = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    drawing.save(shown, tmp_path / "deep" / "er" / "x.png")
+    with Image.open(tmp_path / "deep" / "er" / "x.png") as file:
+        np.testing.assert_array_equal(np.asarray(file), shown)
+
+
+def test_pictures_reach_weights_and_biases_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    seen = []
+    monkeypatch.setattr(logger, "log_image", lambda **options: seen.append(options))
+    shown = np.zeros((2, 2, 3), np.uint8)
+    drawing.log(SimpleNamespace(loggers=[logger, object()]), "test/maps", shown)
+    assert len(seen) == 1
+    assert seen[0]["key"] == "test/maps"
+    assert seen[0]["images"][0] is shown
