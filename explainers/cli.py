@@ -82,8 +82,7 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(args)
             return
         paths, flags = configfiles.split(args[1:])
-        root = _flag(flags, "trainer.default_root_dir")
-        merged = configfiles.combine(paths, self.base_config(flags), root)
+        merged = configfiles.combine(paths, self.base_config(flags), flags)
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
             yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
             file.flush()
@@ -140,7 +139,7 @@ class EvaluateCLI(CLI):
 
     def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
         """The checkpoint's own model, which files and flags may change."""
-        path = _flag(flags, "ckpt_path")
+        path = configfiles.given(flags, ["ckpt_path"]).get("ckpt_path")
         if path is None:
             return {}
         self.checkpoint = files.read_checkpoint(path)
@@ -177,14 +176,6 @@ class WholeCLI(EvaluateCLI):
     def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
         """A fit resumes from its `--ckpt_path`; other commands take their model from it."""
         return {} if self.trains else super().base_config(flags)
-
-
-def _flag(flags: Sequence[str], name: str) -> str | None:
-    """The value of one flag, which the parser will see as well."""
-    peek = argparse.ArgumentParser(add_help=False)
-    peek.add_argument(f"--{name}", dest="value")
-    value: str | None = peek.parse_known_args(list(flags))[0].value
-    return value
 
 
 def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:

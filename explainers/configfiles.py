@@ -1,5 +1,6 @@
 """Configuration files of a command: read, merged key by key, and handed on as one."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,29 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return paths, others
 
 
-def combine(paths: Sequence[str], base: dict[str, Any], root: str | None) -> dict[str, Any]:
+def given(flags: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """What flags say of some top-level keys, as a configuration file would say it.
+
+    Example:
+        >>> given(["--model.init_args.lr", "0.1", "--model.a=[1]", "--data.b", "2"], ["model"])
+        {'model': {'init_args': {'lr': 0.1}, 'a': [1]}}
+    """
+    config: dict[str, Any] = {}
+    for word, following in itertools.pairwise([*flags, "--"]):
+        name, equals, value = word.removeprefix("--").partition("=")
+        keys = name.split(".")
+        if word.startswith("--") and keys[0] in groups and (equals or following[:2] != "--"):
+            content = yaml.safe_load(value if equals else following)
+            keys = [*keys, "class_path"] if keys == ["model"] else keys
+            for key in reversed(keys):
+                content = {key: content}
+            config = merge(config, content)
+    return config
+
+
+def combine(
+    paths: Sequence[str], base: dict[str, Any], flags: Sequence[str] = ()
+) -> dict[str, Any]:
     """One configuration from several files, of which later ones win; see `merge`.
 
     A row of `score.methods` that names no class is the method under test with other arguments; a
@@ -34,7 +57,8 @@ def combine(paths: Sequence[str], base: dict[str, Any], root: str | None) -> dic
     Args:
         paths: The files, each the path as given, else the packed file of this name.
         base: What the files change, such as the model of a checkpoint.
-        root: Run folder; None takes `trainer.default_root_dir`.
+        flags: The other words of the command, which change the result later. The run folder and the
+            rows that are the method under test must know them already.
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -45,9 +69,10 @@ def combine(paths: Sequence[str], base: dict[str, Any], root: str | None) -> dic
         config = merge(config, read(path))
     listed = _entries(config.get("trainer", {}).get("callbacks"))
     held = [entry.get("init_args", {}) for entry in listed if _kind(entry) == "Score"]
+    final = merge(config, given(flags, ("model", "trainer")))
     for score in [config.get("score", {}), *held]:
-        _complete_rows(score, config.get("model"))
-    if folder := root or config.get("trainer", {}).get("default_root_dir"):
+        _complete_rows(score, final.get("model"))
+    if folder := final.get("trainer", {}).get("default_root_dir"):
         _place(config, folder)
     return config
 

@@ -2,12 +2,13 @@
 
 import pickle
 import sys
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+PACKAGE = Path(__file__).parent
 
 # Modules that were called otherwise, as files of earlier versions name them.
 MOVED = {
@@ -51,18 +52,18 @@ GROUPED: dict[str, dict[str, tuple[str, ...]]] = {
 def find(path: str | Path) -> str:
     """The file at a path as given, else the packed file of this name.
 
-    The folders `configs` and `checkpoints` are installed with the package; a path that begins with
-    one of them is looked up there, which one line on stderr says.
+    The folders `configs` and `checkpoints` are installed with the package, and stand beside it in a
+    checkout. A path that begins with one of them is looked up there, which one line on stderr says.
     """
     path = str(path)
     folder, _, rest = path.replace("\\", "/").removeprefix("./").partition("/")
     if Path(path).exists() or folder not in ("configs", "checkpoints"):
         return path
-    packed = Path(str(resources.files("explainers"))) / folder / rest
-    if not packed.is_file():
-        return path
-    print(f"{path} is not here: the installed file of this name is used", file=sys.stderr)
-    return str(packed)
+    for home in (PACKAGE, PACKAGE.parent):  # of an installation, of a checkout
+        if (packed := home / folder / rest).is_file():
+            print(f"{path} is not here: {packed} is used", file=sys.stderr)
+            return str(packed)
+    return path
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
