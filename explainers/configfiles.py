@@ -67,20 +67,25 @@ def combine(
     config = base
     for path in paths:
         config = merge(config, read(path))
-    listed = _entries(config.get("trainer", {}).get("callbacks"))
-    held = [entry.get("init_args", {}) for entry in listed if _kind(entry) == "Score"]
     final = merge(config, given(flags, ("model", "trainer")))
-    for score in [config.get("score", {}), *held]:
-        _complete_rows(score, final.get("model"))
-    if folder := final.get("trainer", {}).get("default_root_dir"):
+    listed = _entries(_dict(config, "trainer").get("callbacks"))
+    held = [_dict(entry, "init_args") for entry in listed if _kind(entry) == "Score"]
+    for score in [_dict(config, "score"), *held]:
+        _complete_rows(score, _dict(final, "model"))
+    if folder := _dict(final, "trainer").get("default_root_dir"):
         _place(config, folder)
     return config
 
 
-def _complete_rows(score: dict[str, Any], model: Any) -> None:
+def _dict(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """The dict of a key, or an empty one where the key is missing or holds something else."""
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _complete_rows(score: dict[str, Any], model: dict[str, Any]) -> None:
     """Take out rows that are null; give those without a class the class under test."""
-    model = model if isinstance(model, dict) else {}
-    arguments = model.get("init_args") or {}
+    arguments = _dict(model, "init_args")
     own = {**model, "init_args": {n: v for n, v in arguments.items() if n != "explanandum"}}
     for group in ("methods", "checkpoints"):
         if isinstance(rows := score.get(group), dict):
@@ -93,10 +98,10 @@ def _complete_rows(score: dict[str, Any], model: Any) -> None:
 
 def _place(config: dict[str, Any], root: str) -> None:
     """Send what has no folder of its own to the run folder."""
-    trainer = config.get("trainer", {})
+    trainer = _dict(config, "trainer")
     entries = [*_entries(trainer.get("callbacks")), *_entries(trainer.get("logger"))]
     for entry in entries:
-        kind, arguments = _kind(entry), entry.get("init_args") or {}
+        kind, arguments = _kind(entry), _dict(entry, "init_args")
         if kind == "ModelCheckpoint":
             arguments.setdefault("dirpath", root)
         elif kind.endswith("Logger"):
@@ -106,8 +111,7 @@ def _place(config: dict[str, Any], root: str) -> None:
         elif kind == "Score":
             arguments.setdefault("output_dir", root)
         entry["init_args"] = arguments
-    if "score" in config:
-        config["score"].setdefault("output_dir", root)
+    config["score"] = {"output_dir": root, **_dict(config, "score")}
 
 
 def _kind(entry: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from torch import nn
 from datamodules.shapes import Shapes
 from explainers import Explanandum
 from explainers.explanandum.classifier import Classifier
-from tests.test_base import trainer
+from tests.support import fit_trainer
 
 
 def test_losses_by_hand():
@@ -34,7 +34,7 @@ def test_micro_scores_by_hand(tmp_path):
     targets = torch.tensor([[True, False], [True, True]])
     batch = [{"image": i, "target": t} for i, t in zip(images, targets, strict=True)]
     loader = torch.utils.data.DataLoader(batch, batch_size=2)
-    figures = trainer(tmp_path).test(model, loader, verbose=False)[0]
+    figures = fit_trainer(tmp_path).test(model, loader, verbose=False)[0]
     assert figures["test/precision"] == pytest.approx(2 / 3)
     assert figures["test/recall"] == pytest.approx(2 / 3)
     assert figures["test/f1"] == pytest.approx(2 / 3)
@@ -44,7 +44,7 @@ def test_the_head_alone_learns_and_the_rest_stays_asleep(tmp_path):
     torch.manual_seed(0)
     model = Classifier("resnet18", 6, multi_label=True, head=["fc"], optimizer={"lr": 1e-2})
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
-    trainer(tmp_path).fit(
+    fit_trainer(tmp_path).fit(
         model, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4)
     )
     changed = {n for n, v in model.network.state_dict().items() if not torch.equal(v, before[n])}
@@ -59,7 +59,7 @@ def test_an_unknown_head_is_named():
 def test_the_checkpoint_becomes_an_explanandum(tmp_path):
     torch.manual_seed(0)
     model = Classifier("test_resnet", 6, multi_label=True, mean=[0.1, 0.2, 0.3])
-    fit = trainer(tmp_path)
+    fit = fit_trainer(tmp_path)
     fit.fit(model, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4))
     fit.save_checkpoint(tmp_path / "classifier.ckpt")
     frozen = Explanandum(str(tmp_path / "classifier.ckpt"))

@@ -72,3 +72,45 @@ def test_mean_per_image_knows_which_value_belongs_to_which_image():
     torch.testing.assert_close(
         losses.mean_per_image(values, targets, "mean"), torch.tensor([2.0, 0.0, 5.0])
     )
+
+
+def test_variation_by_hand():
+    masks = torch.tensor([[[0.0, 1.0, 3.0], [2.0, 1.0, 0.0]], [[1.0, 1.0, 1.0]] * 2])
+    # Down 2, 0, 3; across 1, 2 and 1, 1.
+    assert losses.variation(masks, 1).tolist() == [10.0, 0.0]
+    assert losses.variation(masks, 2).tolist() == [13.0 + 7.0, 0.0]
+    assert losses.variation(masks, 3).tolist() == [35.0 + 11.0, 0.0]
+    assert losses.variation(torch.stack([masks, 2 * masks], dim=1), 2).tolist() == [100.0, 0.0]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_log_odds_are_those_of_the_probability(multi_label):
+    logits = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).double()
+    classes = torch.tensor([0, 1, 2, 3, 4, 0])
+    p = (logits.sigmoid() if multi_label else logits.softmax(dim=1))[torch.arange(6), classes]
+    torch.testing.assert_close(losses.log_odds(logits, classes, multi_label), (p / (1 - p)).log())
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_log_odds_are_exact_where_probabilities_round(multi_label):
+    logits = torch.tensor([[500.0, -500.0], [-500.0, 500.0], [90.0, 0.0]], requires_grad=True)
+    found = losses.log_odds(logits, torch.tensor([0, 0, 0]), multi_label)
+    expected = [500.0, -500.0, 90.0] if multi_label else [1000.0, -1000.0, 90.0]
+    assert found.tolist() == expected
+    (slopes,) = torch.autograd.grad(found.sum(), logits)
+    assert slopes.tolist() == [[1.0, 0.0 if multi_label else -1.0]] * 3
+
+
+def test_log_odds_of_equal_logits_are_those_of_chance():
+    found = losses.log_odds(torch.zeros(1, 10), torch.tensor([3]), multi_label=False)
+    assert found.item() == pytest.approx(-math.log(9))
+
+
+def test_only_half_precision_is_widened():
+    for dtype, wide in (
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        assert losses.widen(torch.ones(1, dtype=dtype)).dtype == wide

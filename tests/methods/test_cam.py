@@ -7,7 +7,6 @@ from torch.nn import functional as F
 
 from explainers import Explanandum
 from explainers.explanandum.features import NotDefinedError
-from explainers.explanandum.taps import tapped
 from explainers.functional import masking
 from explainers.methods.cam import GradCAM, GradCAMPlusPlus, PyramidCAM
 from tests import planted
@@ -82,39 +81,6 @@ def test_a_network_that_goes_on_in_place_is_explained_after_it(images, method):
     torch.testing.assert_close(found, method(tiny(0.5), "act").attribute(images, target))
 
 
-class TwoStages(nn.Module):
-    """Logits HEAD times the means of the channels, by way of two resolutions."""
-
-    num_classes = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine, self.coarse = nn.Identity(), nn.AvgPool2d(2)
-
-    def forward(self, images):
-        return self.coarse(self.fine(images)).mean(dim=(2, 3)) @ HEAD.T
-
-
-def two_stages() -> Explanandum:
-    layers = ["fine", "coarse"]
-    return Explanandum(
-        TwoStages(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[8, 8], feature_layers=layers
-    )
-
-
-def test_pyramid_cam_by_hand(images):
-    images[1] = images[1].mean()  # nothing stands out anywhere
-    found = PyramidCAM(two_stages()).class_maps(images, torch.tensor([[0, 1], [0, 1]]))
-    assert found[1].abs().max() < 1e-3
-    for k, odds in enumerate([HEAD[0] - HEAD[1], HEAD[1] - HEAD[0]]):  # d log-odds / d means
-        fine = torch.einsum("c,chw->hw", odds, images[0]).clamp(min=0)
-        coarse = torch.einsum("c,chw->hw", odds, F.avg_pool2d(images[0], 2)).clamp(min=0)
-        fine, coarse = ((m - m.mean()) / m.std(correction=0) for m in (fine, coarse))
-        total = fine + F.interpolate(coarse[None, None], scale_factor=2, mode="bilinear")[0, 0]
-        expected = (total - total.mean()) / total.std(correction=0)
-        torch.testing.assert_close(found[0, k], expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
 def test_pyramid_cam_knows_the_stages_of_networks_of_timm(name):
     torch.manual_seed(0)
@@ -136,47 +102,12 @@ def test_classes_have_their_own_quadrants_in_maps_and_in_tokens(method, kind):
     assert mass.argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
-def test_one_forward_pass_serves_all_classes_and_builds_no_graph_before_the_layer(images):
-    explanandum = tiny()
-    inputs = []
-    hook = explanandum.model.features.register_forward_hook(lambda *a: inputs.append(a[2]))
-    GradCAM(explanandum, "act").class_maps(images.requires_grad_(), torch.tensor([[0, 1, 0]] * 2))
-    hook.remove()
-    assert len(inputs) == 1
-    assert not inputs[0].requires_grad
-    assert images.grad is None
-
-
-def test_the_hook_goes_even_if_the_network_fails():
-    model = Tiny()
-    with pytest.raises(RuntimeError, match="shapes"), tapped(model, ["act"]):
-        model(torch.zeros(1, 5, 8, 8))
-    assert not model.act._forward_hooks
-
-
-@pytest.mark.parametrize(
-    ("name", "layer"),
-    [
-        ("test_resnet", "layer4"),
-        ("test_vit", "blocks.5.norm1"),
-        ("test_efficientnet", "bn2"),
-        ("test_convnext", "norm_pre"),
-        ("torchvision/resnet18", "layer4"),
-        ("torchvision/squeezenet1_1", "classifier.2"),
-    ],
-)
-def test_default_layers(name, layer):
-    explanandum = Explanandum(name, num_classes=3, input_size=[160, 160])
-    assert GradCAM(explanandum).layer == layer
-
-
-def test_layers_that_cannot_be_found(images):
-    assert GradCAM(tiny()).layer == "act"
+@pytest.mark.parametrize("method", BOTH)
+def test_the_layer_is_checked_and_has_a_default(method):
+    assert method(tiny()).layer == "act"
+    assert method(planted.explanandum()).layer == "stages.3"
     with pytest.raises(ValueError, match=r"no module 'layer9'.*act"):
-        GradCAM(tiny(), "layer9")
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
-    with pytest.raises(ValueError, match="set layer to the name"):
-        GradCAM(Explanandum(flat, num_classes=2, input_size=[8, 8]))
+        method(tiny(), "layer9")
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])

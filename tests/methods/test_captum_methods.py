@@ -66,20 +66,6 @@ def test_the_gradient_of_a_probability_by_the_chain_rule(linear, images):
     torch.testing.assert_close(found[0], gradients[0, [0, 2]].abs().amax(dim=1))
 
 
-def test_smoothing_by_hand_and_by_its_kernels():
-    spike = torch.zeros(1, 9, 9)
-    spike[0, 4, 4] = 9
-    box = torch.zeros(9, 9)
-    box[3:6, 3:6] = 1
-    torch.testing.assert_close(smooth_inside(spike, 3)[0], box)
-    tap = torch.tensor([-1.0, 0.0, 1.0]).square().mul(-0.5).exp()
-    tap /= tap.sum()
-    torch.testing.assert_close(smooth_inside(spike, 3, 1.0)[0, 3:6, 3:6], 9 * tap[:, None] * tap)
-    flat = torch.full((2, 6, 4), 3.0)
-    torch.testing.assert_close(smooth_inside(flat, 11, 5.0), flat)  # no border
-    assert torch.equal(smooth_inside(spike, 1), spike)
-
-
 def test_smooth_saliency_is_the_saliency_smoothed(linear, images):
     raw = Saliency(linear).attribute(images, FIRST)
     found = Saliency(linear, smooth=3, sigma=2.0).attribute(images, FIRST)

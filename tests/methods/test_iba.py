@@ -10,9 +10,6 @@ from torch.utils.data import DataLoader
 
 import explainers
 from explainers import Explanandum
-from explainers.explanandum.features import NotDefinedError
-from explainers.explanandum.gradients import default_layer
-from explainers.functional.smoothing import smooth_mirrored
 from explainers.methods.iba import IBA, information
 from tests import planted
 
@@ -108,18 +105,6 @@ def test_information_is_exact_and_neither_negative_nor_infinite():
     near = 1 - torch.arange(1000) * 2.0**-20
     assert information(torch.zeros(()), near).min() >= 0
     assert information(torch.zeros(()), torch.zeros(())) < 100
-
-
-def test_smoothing_is_a_mirrored_gaussian_of_five_by_five():
-    maps = torch.rand(2, 3, 6, 8)
-    taps = torch.arange(-2.0, 3.0)
-    kernel = torch.exp(-(taps[:, None] ** 2 + taps**2) / 2)
-    kernel = (kernel / kernel.sum()).expand(3, 1, 5, 5)
-    expected = F.conv2d(F.pad(maps, (2, 2, 2, 2), mode="reflect"), kernel, groups=3)
-    torch.testing.assert_close(smooth_mirrored(maps, 1.0), expected)
-    assert smooth_mirrored(maps, 0.0) is maps
-    for size in ((1, 1), (2, 1), (2, 3)):  # too small for a padding of two
-        torch.testing.assert_close(smooth_mirrored(torch.ones(size), 1.0), torch.ones(size))
 
 
 def literal(explanandum, image, label, known, steps, samples, beta, seed):
@@ -302,8 +287,8 @@ def test_a_fit_ends_when_it_has_seen_enough(tmp_path):
 def test_default_layers_of_timm_and_a_map_from_each(name, layer):
     torch.manual_seed(0)
     explanandum = Explanandum(name, num_classes=4)
-    assert default_layer(explanandum, "middle") == layer
     method = IBA(explanandum, steps=2, samples=2)
+    assert method.layer == layer
     size = tuple(explanandum.input_size)
     method.estimate(photographs(4, size=size))
     found = method.attribute(photographs(1, seed=1, size=size), torch.eye(4)[:1].bool())
@@ -311,12 +296,6 @@ def test_default_layers_of_timm_and_a_map_from_each(name, layer):
     assert found.min() >= 0
     assert found.sum() > 0
     assert method.statistics.lowest < 0 or name == "test_resnet"
-
-
-def test_the_middle_of_named_layers_is_the_default():
-    assert default_layer(planted.explanandum(), "middle") == "stages.1"
-    with pytest.raises(NotDefinedError, match="set layer"):
-        default_layer(corner(), "middle")
 
 
 def test_without_statistics_it_says_how_to_get_them():

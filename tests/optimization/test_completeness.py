@@ -122,6 +122,22 @@ def minimum(gap, responses):
     return result.fun, split(result.x)
 
 
+@pytest.mark.parametrize("solver", ["adam", "admm"])
+def test_toy_example_the_shared_stripe_carries_the_whole_response(solver):
+    """The slides' owl: four masks that share the central stripe, each with a response of 0.8."""
+    kept = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 1, 1], [0, 1, 0]]).bool()[:, None]
+    stripes = patches.Patches((6, 6), 2, kept.expand(-1, 3, -1), torch.zeros(4, 2).long())
+    gap = completeness.Gap(patches.PatchSums([stripes]), 1e-6, (1e-6, 1e-6))
+    start = torch.full((1, 6, 6), 0.8 / 36)
+    responses = torch.full((1, 4), 0.8)
+    if solver == "adam":
+        found = completeness.adam(gap, responses, start, 2000, 1e-3, decay=0.9)
+    else:
+        found = completeness.admm(completeness.factors(gap), responses, start, 200)
+    carried = found[0].view(6, 3, 2).sum(dim=(0, 2))
+    torch.testing.assert_close(carried, torch.tensor([0.0, 0.8, 0.0]), rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize(("l1", "tv"), [(1e-3, (0.02, 0.03)), (2e-2, (0.1, 0.0))])
 def test_admm_finds_the_minimum_that_a_generic_solver_finds(l1, tv):
     gap, responses = problem(l1, tv)

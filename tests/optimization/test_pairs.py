@@ -1,11 +1,9 @@
-import math
 from functools import partial
 
 import pytest
 import torch
 from torch.optim import SGD, Adam
 
-from explainers.functional import losses, planes
 from explainers.optimization import pairs
 
 
@@ -151,7 +149,7 @@ def test_no_row_steps_more_often_than_allowed():
     assert len(calls) == 2
 
 
-# gradient, resize, variation
+# gradient
 
 
 def test_values_and_gradients_of_rows():
@@ -161,56 +159,3 @@ def test_values_and_gradients_of_rows():
     assert slopes.tolist() == [[4.0, 1.0], [-6.0, 9.0]]
     assert not values.requires_grad
     assert not at.requires_grad
-
-
-def test_masks_are_resized_about_the_centres_of_their_pixels():
-    masks = torch.tensor([[[0.0, 1.0]], [[4.0, 0.0]]])  # (2, 1, 2)
-    found = planes.resize(masks, (1, 4))
-    assert found.tolist() == [[[0.0, 0.25, 0.75, 1.0]], [[4.0, 3.0, 1.0, 0.0]]]
-    found = planes.resize(masks, (2, 4), "nearest")
-    assert found.tolist() == [[[0.0, 0.0, 1.0, 1.0]] * 2, [[4.0, 4.0, 0.0, 0.0]] * 2]
-
-
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-def test_several_masks_a_row_are_resized_one_by_one(mode):
-    masks = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    found = planes.resize(masks, (7, 6), mode)
-    assert found.shape == (2, 3, 7, 6)
-    for k in range(3):
-        torch.testing.assert_close(found[:, k], planes.resize(masks[:, k], (7, 6), mode))
-    torch.testing.assert_close(planes.resize(masks, (4, 5), mode), masks)
-
-
-def test_variation_by_hand():
-    masks = torch.tensor([[[0.0, 1.0, 3.0], [2.0, 1.0, 0.0]], [[1.0, 1.0, 1.0]] * 2])
-    # Down 2, 0, 3; across 1, 2 and 1, 1.
-    assert losses.variation(masks, 1).tolist() == [10.0, 0.0]
-    assert losses.variation(masks, 2).tolist() == [13.0 + 7.0, 0.0]
-    assert losses.variation(masks, 3).tolist() == [35.0 + 11.0, 0.0]
-    assert losses.variation(torch.stack([masks, 2 * masks], dim=1), 2).tolist() == [100.0, 0.0]
-
-
-# log_odds
-
-
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_log_odds_are_those_of_the_probability(multi_label):
-    logits = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).double()
-    classes = torch.tensor([0, 1, 2, 3, 4, 0])
-    p = (logits.sigmoid() if multi_label else logits.softmax(dim=1))[torch.arange(6), classes]
-    torch.testing.assert_close(losses.log_odds(logits, classes, multi_label), (p / (1 - p)).log())
-
-
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_log_odds_are_exact_where_probabilities_round(multi_label):
-    logits = torch.tensor([[500.0, -500.0], [-500.0, 500.0], [90.0, 0.0]], requires_grad=True)
-    found = losses.log_odds(logits, torch.tensor([0, 0, 0]), multi_label)
-    expected = [500.0, -500.0, 90.0] if multi_label else [1000.0, -1000.0, 90.0]
-    assert found.tolist() == expected
-    (slopes,) = torch.autograd.grad(found.sum(), logits)
-    assert slopes.tolist() == [[1.0, 0.0 if multi_label else -1.0]] * 3
-
-
-def test_log_odds_of_equal_logits_are_those_of_chance():
-    found = losses.log_odds(torch.zeros(1, 10), torch.tensor([3]), multi_label=False)
-    assert found.item() == pytest.approx(-math.log(9))
