@@ -75,3 +75,36 @@ def test_other_checkpoints_are_refused(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of"):
         Explanandum(str(tmp_path / "other.ckpt"))
+    with pytest.raises(ValueError, match="not a checkpoint of a classifier by name"):
+        Classifier.load_from_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_classifier_learns_that_surroundings_say_nothing(tmp_path):
+    def after(share):
+        torch.manual_seed(0)
+        data = Shapes(image_size=[32, 32], batch_size=8, train_images=32, val_images=4)
+        model = Classifier(
+            "test_resnet", 6, True, optimizer={"lr": 3e-3}, cut_outs=share, freeze_statistics=True
+        )
+        fit_trainer(tmp_path, max_steps=-1, max_epochs=4, limit_val_batches=0).fit(model, data)
+        with torch.no_grad():
+            return float(model.eval()(torch.full((1, 3, 32, 32), 0.5)).sigmoid().sum())
+
+    assert after(1.0) < after(0.0)
+
+
+def test_statistics_stay_frozen():
+    model = Classifier("test_resnet", 6, True, freeze_statistics=True).train()
+    before = model.network.bn1.running_mean.clone()
+    model(torch.rand(4, 3, 32, 32))
+    assert torch.equal(model.network.bn1.running_mean, before)
+
+
+def test_wrong_use_is_refused():
+    for wrong in ({"cut_outs": 1.5, "multi_label": True}, {"cut_outs": 0.5}):
+        with pytest.raises(ValueError, match="cut_outs must lie"):
+            Classifier("test_resnet", 6, **wrong)
+    model = Classifier("test_resnet", 6, True, cut_outs=0.5)
+    batch = {"image": torch.ones(1, 3, 12, 12), "target": torch.ones(1, 6, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="needs data with masks"):
+        model.training_step(batch, 0)

@@ -1,9 +1,6 @@
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
-from datamodules.shapes import Shapes
-from explainers.explanandum.classifier import Classifier
 from explainers.explanandum.cutouts import cut_outs, soften
 
 
@@ -54,39 +51,3 @@ def test_the_edge_is_wider_and_soft():
     expected = torch.tensor([0, 0, 1 / 3, 2 / 3, 1, 2 / 3, 1 / 3, 0, 0])
     torch.testing.assert_close(soften(masks, 1)[0, 0], expected)
     assert torch.equal(soften(masks, 0), masks)
-
-
-def test_a_classifier_learns_that_surroundings_say_nothing(tmp_path):
-    def after(share):
-        torch.manual_seed(0)
-        data = Shapes(image_size=[32, 32], batch_size=8, train_images=32, val_images=4)
-        model = Classifier(
-            "test_resnet", 6, True, optimizer={"lr": 3e-3}, cut_outs=share, freeze_statistics=True
-        )
-        trainer = Trainer(
-            max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-            default_root_dir=tmp_path,
-        )  # fmt: skip
-        trainer.fit(model, data)
-        with torch.no_grad():
-            return float(model.eval()(torch.full((1, 3, 32, 32), 0.5)).sigmoid().sum())
-
-    assert after(1.0) < after(0.0)
-
-
-def test_statistics_stay_frozen():
-    model = Classifier("test_resnet", 6, True, freeze_statistics=True).train()
-    before = model.network.bn1.running_mean.clone()
-    model(torch.rand(4, 3, 32, 32))
-    assert torch.equal(model.network.bn1.running_mean, before)
-
-
-def test_wrong_use_is_refused():
-    for wrong in ({"cut_outs": 1.5, "multi_label": True}, {"cut_outs": 0.5}):
-        with pytest.raises(ValueError, match="cut_outs must lie"):
-            Classifier("test_resnet", 6, **wrong)
-    model = Classifier("test_resnet", 6, True, cut_outs=0.5)
-    images, targets, _ = scene()
-    with pytest.raises(ValueError, match="needs data with masks"):
-        model.training_step({"image": images, "target": targets}, 0)

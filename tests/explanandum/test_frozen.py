@@ -207,6 +207,16 @@ def test_bad_arguments_are_named(arguments, error, told):
         Explanandum(**arguments)
 
 
+def test_classes_of_any_module_are_counted_and_kept_ones_are_named():
+    counted = Explanandum(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4, 6)), input_size=[2, 2])
+    assert counted.num_classes == 6
+    assert counted.class_names == [f"class {k}" for k in range(6)]
+    kept = Explanandum(Noisy(), classes=[2, 0])
+    assert (kept.num_classes, kept.class_names) == (2, ["class 2", "class 0"])
+    known = Explanandum("torchvision/squeezenet1_1", classes=[1, 0])
+    assert known.class_names == ["goldfish", "tench"]
+
+
 def test_config_rebuilds_the_same_classifier():
     first = planted.explanandum(multi_label=True)
     second = Explanandum(**first.config)

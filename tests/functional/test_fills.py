@@ -11,6 +11,8 @@ def test_fills_by_name():
     images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     assert torch.equal(fills.fill("mean", images, MEAN), MEAN)
     assert fills.fill("black", images, MEAN).abs().sum() == 0
+    smooth = smoothing.kernel_blur(images, MEAN)
+    assert torch.equal(fills.fill("kernel_blur", images, MEAN), smooth)
     torch.testing.assert_close(
         fills.fill("blur", images, MEAN, sigma=2.0), smoothing.blur(images, 17, 2.0, MEAN)
     )

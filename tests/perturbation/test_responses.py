@@ -118,6 +118,8 @@ def test_shared_responses_save_the_forward_passes_while_nothing_changes():
         found = measure_responses(explanandum, images, hidden, classes, sampling, share)
         return found, sum(sizes)
 
+    spots = torch.zeros(2, 1, 3, 16, 16)
+    spots[0, :, :, 0, 0] = spots[1, :, :, 0, 1] = 0.5
     asked, all_ = 2 + 1, 2 + 1 + 2 * 20
     first, count = measured()
     assert count == all_
@@ -129,7 +131,8 @@ def test_shared_responses_save_the_forward_passes_while_nothing_changes():
     assert measured(share=False)[1] == all_
     for change in (
         {"images": images.flip(0)},
-        {"hidden": 0 * fills()},
+        {"hidden": spots[0]},
+        {"hidden": spots[1]},  # of the same probabilities
         {"classes": classes.flip(0)},
         {},  # back again: only the last images are remembered
     ):
