@@ -43,8 +43,8 @@ def load_beside(explanandum: Explanandum, path: str) -> Explainer:
     checkpoint = files.read_explainer(path)
     if not explains(checkpoint, explanandum):
         raise ValueError(
-            f"{path} explains another classifier than the module under test; "
-            "score it in a run of its own"
+            f"{path} explains another classifier than this one; "
+            "use it in a run of its own, with the classifier that it explains"
         )
     kind = explainer_class(checkpoint["class_path"])
     return kind.restore(checkpoint, path, explanandum).eval()

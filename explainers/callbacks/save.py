@@ -59,7 +59,7 @@ class SaveMaps(Callback):
         if path.exists() and (found := differences(json.loads(path.read_text()), settings)):
             raise ValueError(
                 f"{self.output_dir} holds the maps of another run: {'; '.join(found[:3])}. "
-                "Delete that folder, or give SaveMaps another output_dir in a copy of the config"
+                "Delete that folder, or choose another output_dir: --save.output_dir FOLDER"
             )
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ class ScoreFile:
         if found := differences(json.loads(path.read_text()), settings):
             raise ValueError(
                 f"{self.folder} holds the scores of another run: {'; '.join(found[:3])}. "
-                "Delete that folder, or give Score another output_dir in a copy of the config"
+                "Delete that folder, or choose another output_dir: --score.output_dir FOLDER"
             )
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
