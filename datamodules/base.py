@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from datamodules import images
-from datamodules.sampling import Batch, EpochSampler, Key, ResumableLoader, seeded
+from datamodules.sampling import Batch, EpochSampler, Key, ResumableLoader, one_thread, seeded
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
@@ -97,10 +98,12 @@ class ImageDataModule(LightningDataModule, ABC):
     uninterrupted training.
 
     Args:
-        image_size: Height and width of the images, [H, W].
+        image_size: Height and width of the images, [H, W]. None takes the input size of the
+            classifier that the trainer runs, and [224, 224] without one.
         batch_size: Number of images per batch and process. Training drops the last incomplete
             batch.
-        num_workers: Number of loading processes, which are kept alive between epochs.
+        num_workers: Number of loading processes, with one thread each, which are kept alive between
+            epochs.
         seed: Seed of the training order and the augmentation.
         augment: Whether to flip, rotate and color-jitter the training images.
         resize: Way to reach the image size. "squash" ignores the aspect ratio, as the papers do;
@@ -116,7 +119,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def __init__(
         self,
-        image_size: Sequence[int] = (224, 224),
+        image_size: Sequence[int] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
         seed: int = 0,
@@ -127,7 +130,7 @@ class ImageDataModule(LightningDataModule, ABC):
         limit: int | None = None,
     ) -> None:
         super().__init__()
-        if len(image_size) != 2 or min(image_size) < 1:
+        if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
             raise ValueError(
                 f"image_size must be [height, width], both positive, got {list(image_size)}"
             )
@@ -145,11 +148,30 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         if not 0.0 < crop_pct <= 1.0:
             raise ValueError(f"crop_pct must be in (0, 1], got {crop_pct}")
-        self.image_size = list(image_size)
+        self._image_size = None if image_size is None else list(image_size)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment, self.limit = augment, limit
-        self.fit = images.Fit(image_size, resize, crop_pct, interpolation)
-        self._datasets: dict[str, ImageDataset] = {}
+        self._resizing = (resize, crop_pct, interpolation)
+        self._datasets: dict[tuple[str, int, int], ImageDataset] = {}
+        self._said = ""
+
+    @property
+    def image_size(self) -> list[int]:
+        """Height and width of the images; before a run those that hold without a classifier."""
+        return self._image_size or self._input_size() or [224, 224]
+
+    def _input_size(self) -> list[int] | None:
+        """Return the input size of the classifier that the trainer runs, if it states one."""
+        module = getattr(self.trainer, "lightning_module", None)
+        for owner in (getattr(module, "explanandum", None), module):
+            if size := getattr(owner, "input_size", None):
+                return list(size)
+        return None
+
+    @property
+    def fit(self) -> images.Fit:
+        """Operation that brings images and masks to `image_size`."""
+        return images.Fit(self.image_size, *self._resizing)
 
     @property
     @abstractmethod
@@ -166,6 +188,11 @@ class ImageDataModule(LightningDataModule, ABC):
         """The number of classes K."""
         return len(self.class_names)
 
+    @property
+    def splits_at_random(self) -> bool:
+        """Whether the splits are random parts of one set of images; False unless overridden."""
+        return False
+
     @abstractmethod
     def source(self, split: str) -> ImageSource:
         """Return the source of a split: "train", "val", "test" or "predict"."""
@@ -176,18 +203,30 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             ValueError: If the split has no images.
         """
-        if split not in self._datasets:
+        height, width = self.image_size
+        key = (split, height, width)
+        if key not in self._datasets:
             source = self.source(split)
             if not source.names:
                 raise ValueError(
                     f"{type(self).__name__}: split {split!r} has no images; check the data"
                 )
             augment = self.augment and split == "train"
-            self._datasets[split] = ImageDataset(source, self.fit, augment, self.seed, self.limit)
-        return self._datasets[split]
+            self._datasets[key] = ImageDataset(source, self.fit, augment, self.seed, self.limit)
+        return self._datasets[key]
 
     def setup(self, stage: str) -> None:
-        """Open the splits of a stage, so that a missing file is reported before the run starts."""
+        """Open the splits of a stage, so that a missing file is reported before the run starts.
+
+        If `image_size` is not given, the size and its reason are said once.
+        """
+        if self._image_size is None:
+            height, width = self.image_size
+            why = "the input size of the classifier" if self._input_size() else "the default"
+            text = f"image_size: {height} x {width}, {why}"
+            if text != self._said:
+                rank_zero_info(text)
+            self._said = text
         for split in STAGES[stage]:
             if not (
                 split == "val" and self.trainer is not None and self.trainer.limit_val_batches == 0
@@ -228,6 +267,7 @@ class ImageDataModule(LightningDataModule, ABC):
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": one_thread,
             "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator(),  # otherwise loaders draw from the global random state
         }

@@ -3,17 +3,18 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, ImageSource
 from datamodules.images import read_image
+from datamodules.listing import SPLITS, clean
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-SPLITS = ("train", "val", "test")
+FEW = 10  # images, below which differences between methods cannot be told
 Labels = tuple[int, ...]
 
 
@@ -69,15 +70,6 @@ def random_split(
     }
 
 
-def find_images(root: Path, folder: Path) -> list[str]:
-    """Return the images below `folder` except hidden ones, as sorted paths relative to `root`."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-    paths = (path.relative_to(root) for path in found)
-    return sorted(
-        path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
-    )
-
-
 class FileDataModule(ImageDataModule):
     """Base class of data sets of image files, which `read_splits` finds and labels.
 
@@ -88,10 +80,14 @@ class FileDataModule(ImageDataModule):
         num_classes: Length of the target; None derives it from the names or indices.
         fractions: Fractions of the images in train, val and test for random splits.
         split_seed: Seed of the random splits.
+        test_on: Images that are tested: "test", the test split, or "all", the images of all splits.
+            None stands for "test"; the command line then tests all images where they are split at
+            random and nothing under test is learned.
         kwargs: Arguments of `ImageDataModule`.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -102,14 +98,19 @@ class FileDataModule(ImageDataModule):
         num_classes: int | None,
         fractions: Sequence[float],
         split_seed: int,
+        test_on: Literal["test", "all"] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if test_on not in (None, "test", "all"):
+            raise ValueError(f"test_on must be 'test', 'all' or None, got {test_on!r}")
         if not Path(root).is_dir():
             raise FileNotFoundError(f"{root}: no such folder; set data.init_args.root")
         self.root, self.fractions, self.split_seed = Path(root), list(fractions), split_seed
-        self.given_names = list(class_names) if class_names is not None else None
-        self.class_indices, self.count = class_indices, num_classes
+        self.given_names = None if class_names is None else [clean(name) for name in class_names]
+        self.class_indices = class_indices and {clean(key): i for key, i in class_indices.items()}
+        self.count, self.test_on = num_classes, test_on
+        self._divided = False
         self._names: list[str] = []
         self._splits: dict[str, dict[str, Labels]] | None = None
 
@@ -119,22 +120,53 @@ class FileDataModule(ImageDataModule):
         self._scan()
         return list(self._names)
 
+    @property
+    def splits_at_random(self) -> bool:
+        """Whether the splits are random parts of one set of images."""
+        self._scan()
+        return self._divided
+
+    @property
+    def _known(self) -> set[str]:
+        """The class names that the user gives, which may then look like splits or each other."""
+        return {*(self.class_indices or self.given_names or ())}
+
+    def setup(self, stage: str) -> None:
+        """Open the splits of a stage, and say if the images to test are few."""
+        super().setup(stage)
+        if stage == "test" and (count := len(self.dataset("test"))) < FEW:
+            rank_zero_info(
+                f"{self.root}: only {count} images to test, too few to tell methods apart"
+                + ("; set test_on: all to test every image" if self.test_on != "all" else "")
+            )
+
     def source(self, split: str) -> FileSource:
         """Return the source of a split; "test" falls back to "val", and "predict" to "test".
 
         Raises:
-            ValueError: If the data have no such split.
+            ValueError: If the data have no such split, or a random split is empty.
         """
         splits = self._scan()
         order = {"test": ("test", "val"), "predict": ("predict", "test", "val")}.get(
             split, (split,)
         )
         chosen = next((name for name in order if name in splits), None)
-        if chosen is None:
+        if split == "test" and self.test_on == "all":
+            parts = ["predict"] if self._divided else [part for part in SPLITS if part in splits]
+            labels = {name: own for part in parts for name, own in splits[part].items()}
+        elif chosen is None:
             raise ValueError(
                 f"{self.root}: no split {split!r}, only {sorted(splits)}; add it or use those"
+                + ("; test_on: all tests their images" if split == "test" else "")
             )
-        return FileSource(self.root, splits[chosen], len(self._names))
+        else:
+            labels = splits[chosen]
+        if self._divided and splits["predict"] and not labels:
+            raise ValueError(
+                f"{self.root}: none of {len(splits['predict'])} images falls into split {split!r}"
+                f" with fractions {self.fractions}; give it more, or set test_on: all"
+            )
+        return FileSource(self.root, labels, len(self._names))
 
     def _scan(self) -> dict[str, dict[str, Labels]]:
         if self._splits is None:
@@ -153,8 +185,13 @@ class FileDataModule(ImageDataModule):
             where: Path that error messages name.
 
         Raises:
-            ValueError: If a class is unknown or an index is out of range.
+            ValueError: If a class is unknown or named twice, an index is out of range, or there is
+                only one class.
         """
+        names = self.given_names or []
+        if not self.class_indices and len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"class_names lists {twice!r} twice; name each class once")
         indices = self.class_indices or {
             name: place for place, name in enumerate(self.given_names or found)
         }
@@ -178,6 +215,11 @@ class FileDataModule(ImageDataModule):
             ValueError: If an index is out of range.
         """
         given = self.given_names or []
+        if not (self.multi_label or self.count or self._known) and set(names) == {0}:
+            raise ValueError(
+                f"{where}: {names[0]!r} is the only class, but a classifier has two or more; set"
+                " class_names to all of them, or root to the folder with all of them"
+            )
         count = self.count or max(len(given), max(names, default=-1) + 1)
         outside = [place for place in names if not 0 <= place < count]
         if outside:
@@ -193,6 +235,7 @@ class FileDataModule(ImageDataModule):
 
     def divide(self, labels: dict[str, Labels]) -> dict[str, dict[str, Labels]]:
         """Split the images at random by `fractions`; the split "predict" contains all of them."""
+        self._divided = True
         parts = random_split(list(labels), self.fractions, self.split_seed)
         splits = {split: {name: labels[name] for name in names} for split, names in parts.items()}
         return {**splits, "predict": labels}

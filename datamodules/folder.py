@@ -1,23 +1,41 @@
 """Your own images: a folder, with or without class subfolders, or a CSV file that lists them."""
 
-import csv
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from datamodules.files import EXTENSIONS, SPLITS, FileDataModule, Labels, find_images
+from lightning.pytorch.utilities import rank_zero_warn
+
+from datamodules.files import FileDataModule, Labels
+from datamodules.listing import (
+    SPLITS,
+    clean,
+    extensions,
+    find_images,
+    ordered_classes,
+    report_ignored,
+    split_folders,
+    split_of,
+    subfolders,
+)
+from datamodules.table import Table
 
 
 class ImageFolder(FileDataModule):
     """Images in class subfolders, one class per image, or unlabeled images in any subfolders.
 
-    If train, val and test are the only subfolders, they are the splits, and without a test folder
-    the val images are the test images. Otherwise the images are divided at random by `fractions`,
-    in the same way every time, and the split "predict" contains all of them.
+    Folders called train, val and test are the splits, if no other folder contains images. Usual
+    names such as "Training", "valid", "validation", "dev" or "test_set" count too, in any case.
+    Without a test folder the val images are the test images. All other images are divided at random
+    by `fractions`, in the same way every time, and the split "predict" contains all of them.
 
     All other subfolders are classes if every image lies in one of them; `labelled` overrides this.
-    The classes take turns in the order of the images, so that `limit` keeps them balanced.
+    Their names are sorted, as numbers if all of them are, over the folders of all splits. An empty
+    class folder stays a class, with a warning. Spaces around names are removed. The classes take
+    turns in the order of the images, so that `limit` keeps them balanced.
+
+    Symbolic links are followed. Hidden files and those of operating systems are left out, and files
+    that Pillow cannot open are counted in a message.
 
     Args:
         root: Folder of the images, which is searched when it is first needed.
@@ -30,7 +48,7 @@ class ImageFolder(FileDataModule):
         fractions: Fractions of the images in train, val and test if there are no split folders.
         split_seed: Seed of the random split. It is separate from `seed`, so that repeated runs see
             the same data.
-        kwargs: Arguments of `ImageDataModule`.
+        kwargs: Arguments of `FileDataModule` and `ImageDataModule`, such as `test_on`.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -61,41 +79,74 @@ class ImageFolder(FileDataModule):
         """Return the class indices of each image by split and path, from the folders.
 
         Raises:
-            ValueError: If there are no images, an image without a class, or an unknown class.
+            ValueError: If there are no images, folders could be splits or classes, an image has no
+                class, or a class is unknown.
         """
-        folders = {path.name: path for path in self.root.iterdir() if path.is_dir()}
-        split_by_folder = bool(folders) and set(folders) <= set(SPLITS)
-        bases = folders if split_by_folder else {"all": self.root}
-        names = {split: find_images(self.root, base) for split, base in bases.items()}
-        if not any(names.values()):
-            raise ValueError(
-                f"{self.root}: no images here ({', '.join(sorted(EXTENSIONS))}); check root"
-            )
+        found, others = find_images(self.root)
+        holding = {name.partition("/")[0] for name in found if "/" in name}
+        folders = split_folders(self.root, holding, self._known, self._labelled)
+        listed = {
+            split: [name for name in found if name.startswith(f"{folder}/")]
+            for split, folder in folders.items()
+        } or {"all": found}
+        if beside := len(found) - sum(map(len, listed.values())):
+            others["beside the split folders"] += beside
+        ignored = report_ignored(self.root, others)
+        if not any(listed.values()):
+            kinds = ignored or ", ".join(sorted(extensions()))
+            raise ValueError(f"{self.root}: no images here ({kinds}); check root")
         classes = {
-            name: _first_folder(name, base, self.root)
-            for split, base in bases.items()
-            for name in names[split]
+            name: _class_folder(name, depth=bool(folders))
+            for names in listed.values()
+            for name in names
         }
-        labelled = self._labelled if self._labelled is not None else all(classes.values())
+        indices = self._class_indices(classes, list(folders.values()) or [""])
+        labels: dict[str, dict[str, Labels]] = {
+            split: {
+                name: (indices[classes[name]],) if indices else ()
+                for name in in_turn(names, classes)
+            }
+            for split, names in listed.items()
+        }
+        return labels if folders else self.divide(labels["all"])
+
+    def _class_indices(self, classes: dict[str, str], bases: Sequence[str]) -> dict[str, int]:
+        """Return the index of each class folder; empty if the images are unlabeled."""
         loose = [name for name, folder in classes.items() if not folder]
-        if labelled and loose:
+        if self._labelled and loose:
             raise ValueError(
                 f"{self.root / loose[0]}: not in a class sub-folder; move it or set labelled: false"
             )
-        indices = self.index_classes(sorted(set(classes.values())), self.root) if labelled else {}
-        labels: dict[str, dict[str, Labels]] = {
-            split: {
-                name: (indices[classes[name]],) if labelled else ()
-                for name in in_turn(listed, classes)
-            }
-            for split, listed in names.items()
-        }
-        return labels if split_by_folder else self.divide(labels["all"])
+        if self._labelled is False or len(loose) == len(classes):
+            return {}
+        if loose:
+            rank_zero_warn(
+                f"{self.root}: all {len(classes)} images are taken as unlabeled, since {len(loose)}"
+                f" lie in no class folder, such as {loose[0]}; move those, or set labelled: false"
+            )
+            return {}
+        used = set(classes.values())
+        present = {clean(name) for base in bases for name in subfolders(self.root / base)}
+        if self._known:
+            return self.index_classes(sorted(used), self.root)
+        if empty := sorted(present - used):
+            rank_zero_warn(
+                f"{self.root}: no images in the class folders {empty}; they stay classes, so that"
+                " the other indices do not change. Remove the folders, or set class_names"
+            )
+        names = ordered_classes(used | present, self.root)
+        if names != sorted(names):
+            rank_zero_warn(
+                f"{self.root}: the class folders are ordered as numbers: {', '.join(names[:3])},"
+                f" ... A classifier trained with torchvision's ImageFolder has the order of text:"
+                f" {', '.join(sorted(names)[:3])}, ... Set class_names to the order of yours"
+            )
+        return self.index_classes(names, self.root)
 
 
-def _first_folder(name: str, base: Path, root: Path) -> str:
-    parts = (root / name).relative_to(base).parts
-    return parts[0] if len(parts) > 1 else ""
+def _class_folder(name: str, depth: int) -> str:
+    parts = name.split("/")[depth:]
+    return clean(parts[0]) if len(parts) > 1 else ""
 
 
 def in_turn(names: Sequence[str], classes: dict[str, str]) -> list[str]:
@@ -113,7 +164,9 @@ class CSVFolder(FileDataModule):
     """Images listed in a CSV file with one label column, or one 0/1 column per class (multi-label).
 
     With neither `label_column` nor `index_column`, every column except those of the file name and
-    the split is a class.
+    the split is a class, and an image may have no class at all. The delimiter may be a comma, a
+    semicolon, a tab or "|". Spaces around entries are removed, columns are found in any case, and a
+    missing entry is an error. Class names are sorted, as numbers if all of them are.
 
     Args:
         root: Folder to which the file names are relative.
@@ -122,15 +175,15 @@ class CSVFolder(FileDataModule):
         label_column: Column of the class name of each image.
         index_column: Column of the class index of each image in the classifier's classes. If
             `label_column` is given too, it names the indices.
-        split_column: Column with the split, "train", "val" or "test"; None divides the images by
-            `fractions`.
+        split_column: Column with the split, "train", "val" or "test" or another usual name as in
+            `ImageFolder`; None divides the images by `fractions`.
         file_pattern: Pattern that turns an entry into a path, such as "JPEGImages/{}.jpg".
         class_names: Class names in the order of the targets.
         class_indices: Index of each label in the classifier's classes.
         num_classes: Length of the target; None derives it from the names or indices.
         fractions: Fractions of the images in train, val and test if there is no split column.
         split_seed: Seed of the random split.
-        kwargs: Arguments of `ImageDataModule`.
+        kwargs: Arguments of `FileDataModule` and `ImageDataModule`, such as `test_on`.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -155,6 +208,8 @@ class CSVFolder(FileDataModule):
         super().__init__(
             root, class_names, class_indices, num_classes, fractions, split_seed, **kwargs
         )
+        if "{}" not in file_pattern:
+            raise ValueError(f"file_pattern must contain {{}} for the entry, got {file_pattern!r}")
         self.csv_file, self.file_pattern = self.root / csv_file, file_pattern
         self.name_column, self.split_column = name_column, split_column
         self.label_column, self.index_column = label_column, index_column
@@ -168,76 +223,69 @@ class CSVFolder(FileDataModule):
         """Return the class indices of each image by split and path, from the CSV file.
 
         Raises:
-            FileNotFoundError: If the CSV file does not exist.
+            FileNotFoundError: If the CSV file or an image does not exist.
             ValueError: If a column is missing or an entry is invalid.
         """
-        if not self.csv_file.is_file():
-            raise FileNotFoundError(f"{self.csv_file}: no such file; set csv_file")
-        with self.csv_file.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = list(reader)
-        self._check_columns(columns)
-        names = [self.file_pattern.format(row[self.name_column]) for row in rows]
-        if len(set(names)) < len(names):
-            twice = next(name for place, name in enumerate(names) if name in names[:place])
-            raise ValueError(f"{self.csv_file}: {twice} is listed twice; keep one line")
-        labels = dict(zip(names, self._labels(rows, columns), strict=True))
-        if self.split_column is None:
-            return self.divide(labels)
+        table = Table(self.csv_file, (self.name_column, "name_column"))
+        key = table.column(self.name_column, "name_column")
+        split_key = self.split_column and table.column(self.split_column, "split_column")
+        labels = self._labels(table, {key, split_key})
+        lines: dict[str, int] = {}
         splits: dict[str, dict[str, Labels]] = {}
-        for line, (row, name) in enumerate(zip(rows, names, strict=True), start=2):
-            split = row[self.split_column]
-            if split not in SPLITS:
-                raise ValueError(
-                    f"{self.csv_file}:{line}: unknown split {split!r}; expected {list(SPLITS)}"
+        for row, own in zip(table.rows, labels, strict=True):
+            name = table.file(
+                row, self.file_pattern.replace("{}", table.entry(row, key)), self.root
+            )
+            if lines.setdefault(name, row.line) != row.line:
+                raise table.fault(
+                    row.line,
+                    f"{name} is listed twice, first in line {lines[name]}; keep one line (an image"
+                    " of several classes needs one 0/1 column per class)",
                 )
-            splits.setdefault(split, {})[name] = labels[name]
-        return splits
+            split = split_of(row.cells[split_key]) if split_key else "all"
+            if split is None:
+                raise table.fault(
+                    row.line,
+                    f"unknown split {row.cells[split_key or '']!r}; expected {list(SPLITS)}",
+                )
+            splits.setdefault(split, {})[name] = own
+        return splits if split_key else self.divide(splits.get("all", {}))
 
-    def _check_columns(self, columns: Sequence[str]) -> None:
-        wanted = [self.name_column, self.label_column, self.index_column, self.split_column]
-        if self.multi_label:
-            wanted += self.given_names or []
-        missing = [column for column in wanted if column is not None and column not in columns]
-        if missing:
-            raise ValueError(
-                f"{self.csv_file}: no column {missing[0]!r}, only {list(columns)}; correct it"
-            )
-
-    def _labels(self, rows: Sequence[dict[str, str]], columns: Sequence[str]) -> list[Labels]:
+    def _labels(self, table: Table, reserved: set[str | None]) -> list[Labels]:
         if self.index_column is not None:
-            indices = [
-                self._number(row[self.index_column], line) for line, row in enumerate(rows, start=2)
-            ]
-            named = self.label_column or self.index_column
-            # The index identifies the class, so that two classes of the same name stay apart.
-            self.set_names(
-                {index: row[named] for index, row in zip(indices, rows, strict=True)}, self.csv_file
-            )
-            return [(index,) for index in indices]
+            return self._numbered(table, table.column(self.index_column, "index_column"))
         if self.label_column is not None:
-            labels = [row[self.label_column] for row in rows]
-            by_name = self.index_classes(sorted(set(labels)), self.csv_file)
+            column = table.column(self.label_column, "label_column")
+            labels = [table.entry(row, column, self._known) for row in table.rows]
+            found = sorted(set(labels))
+            if not self._known:
+                found = ordered_classes(found, self.csv_file)
+            by_name = self.index_classes(found, self.csv_file)
             return [(by_name[label],) for label in labels]
-        rest = [column for column in columns if column not in (self.name_column, self.split_column)]
-        by_name = self.index_classes(self.given_names or rest, self.csv_file)
+        rest = self.given_names or [column for column in table.columns if column not in reserved]
+        unnamed = [name for name in rest if not name or name.startswith("Unnamed:")]
+        if unnamed:
+            raise table.fault(
+                1,
+                f"a column is called {unnamed[0]!r}; remove it, or set class_names or label_column",
+            )
+        columns = {name: table.column(name, "class_names") for name in rest}
+        by_name = self.index_classes(rest, self.csv_file)
         return [
-            tuple(place for name, place in by_name.items() if self._flag(row[name], name, line))
-            for line, row in enumerate(rows, start=2)
+            tuple(place for name, place in by_name.items() if table.flag(row, columns[name]))
+            for row in table.rows
         ]
 
-    def _number(self, entry: str, line: int) -> int:
-        if not entry.isdecimal():
-            raise ValueError(
-                f"{self.csv_file}:{line}: expected an index in {self.index_column!r}, got {entry!r}"
-            )
-        return int(entry)
-
-    def _flag(self, entry: str, column: str, line: int) -> bool:
-        if entry not in ("0", "1", "0.0", "1.0"):
-            raise ValueError(
-                f"{self.csv_file}:{line}: expected 0 or 1 in column {column!r}, got {entry!r};"
-                " set label_column if classes have no columns of their own"
-            )
-        return float(entry) == 1.0
+    def _numbered(self, table: Table, column: str) -> list[Labels]:
+        named = table.column(self.label_column, "label_column") if self.label_column else None
+        names: dict[int, str] = {}
+        indices = [table.index(row, column) for row in table.rows]
+        for row, index in zip(table.rows, indices, strict=True):
+            name = str(index) if named is None else table.entry(row, named, self._known)
+            # The index identifies the class, so that two classes of the same name stay apart.
+            if names.setdefault(index, name) != name:
+                raise table.fault(
+                    row.line, f"index {index} is called {name!r}, and {names[index]!r} above"
+                )
+        self.set_names(names, self.csv_file)
+        return [(index,) for index in indices]

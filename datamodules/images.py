@@ -19,14 +19,17 @@ INTERPOLATIONS = {
 
 
 def read_image(path: str) -> Tensor:
-    """Return an image as RGB (3, h, w): uint8, or float32 in [0, 1] for files of more than 8 bits.
+    """Return an image as RGB (3, h, w): uint8, or float32 in [0, 1] for gray of more than 8 bits.
 
-    The EXIF rotation is applied and transparency is dropped. 16-bit gray files are divided by
-    65535. Float files must already contain values in [0, 1].
+    The EXIF rotation is applied. Transparency is dropped: transparent pixels have the color that
+    the file stores for them. Of animations and files of several pages, the first is read. 16-bit
+    gray is divided by 65535; 16-bit color is read with 8 bits. Float files must already contain
+    values in [0, 1].
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is not a readable image, or contains NaN or values outside [0, 1].
+        ValueError: If the file is not a readable image, contains NaN or values outside [0, 1], or
+            is 16-bit gray with values of 12 bits or less.
     """
     picture = _open(path, "image")
     if picture.mode == "F" or picture.mode.startswith("I"):
@@ -44,13 +47,20 @@ def _open(path: str, kind: str) -> Image.Image:
     except FileNotFoundError:
         message = f"{path}: no such {kind}; correct the list or add the file"
         raise FileNotFoundError(message) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file can raise anything
         message = f"{path}: not a readable {kind} ({error}); replace or remove the file"
         raise ValueError(message) from None
 
 
 def _deep(pixels: np.ndarray[Any, Any], path: str) -> Tensor:
-    grey = pixels / 65535.0 if np.issubdtype(pixels.dtype, np.integer) else pixels
+    grey = pixels
+    if np.issubdtype(pixels.dtype, np.integer):
+        if 0 < pixels.max() < 4096:
+            raise ValueError(
+                f"{path}: expected 16-bit gray in 0 to 65535, got values up to {pixels.max()} only,"
+                " which would be black; rescale the file"
+            )
+        grey = pixels / 65535.0
     image = torch.from_numpy(grey.astype(np.float32)).expand(3, -1, -1).contiguous()
     check_range(image, path)
     return image

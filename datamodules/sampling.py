@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 Key = tuple[int, int]  # (epoch, index)
@@ -22,6 +23,14 @@ def seeded(*entropy: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def one_thread(worker: int) -> None:
+    """Give a data worker one thread, since workers that each use all cores slow each other down.
+
+    torch does so for its own threads, but not for the matrix products of numpy.
+    """
+    threadpool_limits(1)
 
 
 class EpochSampler(DistributedSampler[Key]):

@@ -1,5 +1,6 @@
 """The shared loaders: order, augmentation, resuming, sizes and checks."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -192,6 +193,10 @@ def test_overfitting_and_predicting_with_a_trainer_work():
     assert torch.cat(predictions).tolist() == list(range(7))
 
 
+def test_splits_are_not_random_unless_a_subclass_says_so():
+    assert not RampData().splits_at_random
+
+
 def test_limit_takes_the_first_images():
     data = RampData(limit=3)
     assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [3, 3, 3]
@@ -232,3 +237,67 @@ def test_too_few_or_no_images_are_reported():
         RampData(count=1).train_dataloader()
     with pytest.raises(ValueError, match="split 'val' has no images"):
         RampData(count=0).setup("validate")
+
+
+class Subject(lightning.LightningModule):
+    """A classifier of images of 6 x 10, or an explainer of one."""
+
+    def __init__(self, explains: bool) -> None:
+        super().__init__()
+        sized = SimpleNamespace(input_size=[6, 10])
+        if explains:
+            self.explanandum = sized
+        else:
+            self.input_size = sized.input_size
+        self.shapes: list[list[int]] = []
+
+    def test_step(self, batch, batch_idx):
+        self.shapes.append(list(batch["image"].shape[-2:]))
+
+    def predict_step(self, batch, batch_idx):
+        self.test_step(batch, batch_idx)
+        return batch["index"]
+
+    validation_step = test_step
+
+
+def run(stage, module, data):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(accelerator="cpu", limit_test_batches=1, **quiet)
+    getattr(trainer, stage)(module, data)
+
+
+@pytest.mark.parametrize("explains", [True, False])
+@pytest.mark.parametrize("stage", ["test", "validate", "predict"])
+def test_images_get_the_size_of_the_classifier(explains, stage, caplog):
+    data, module = RampData(image_size=None), Subject(explains)
+    assert data.image_size == [224, 224]
+    with caplog.at_level("INFO"):
+        run(stage, module, data)
+        run(stage, module, data)
+    assert module.shapes[0] == [6, 10] == data.image_size
+    said = [text for text in caplog.messages if text.startswith("image_size")]
+    assert said == ["image_size: 6 x 10, the input size of the classifier"]
+
+
+def test_a_given_size_stays_and_a_classifier_without_one_gets_the_default(caplog):
+    module = Subject(explains=True)
+    with caplog.at_level("INFO"):
+        run("test", module, RampData(image_size=[5, 7]))
+        module.explanandum = None
+        run("test", module, RampData(image_size=None))
+    assert module.shapes[0] == [5, 7]
+    assert module.shapes[-1] == [224, 224]
+    said = [text for text in caplog.messages if text.startswith("image_size")]
+    assert said == ["image_size: 224 x 224, the default"]
+
+
+def test_one_data_module_serves_classifiers_of_different_sizes():
+    data, module = RampData(image_size=None), Subject(explains=True)
+    assert data.dataset("test")[0]["image"].shape == (3, 224, 224)
+    run("test", module, data)
+    module.explanandum.input_size = (4, 4)
+    run("test", module, data)
+    assert module.shapes[0] == [6, 10]
+    assert module.shapes[-1] == [4, 4]
+    assert data.dataset("test") is data.dataset("test")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.files import FileDataModule, FileSource, find_images, multi_hot, random_split
+from datamodules.files import FileDataModule, FileSource, multi_hot, random_split
+
+CHOICES = (None, "test", "all")
 
 
 class Listed(FileDataModule):
@@ -23,7 +25,7 @@ class Listed(FileDataModule):
     def read_splits(self):
         self.reads += 1
         self.indices = self.index_classes(self.found, self.root)
-        return self.splits
+        return self.divide(self.splits["all"]) if "all" in self.splits else self.splits
 
 
 def save(path, grey):
@@ -74,17 +76,6 @@ def test_fractions_are_three_parts_of_a_whole(fractions):
         random_split(["a"], fractions, 0)
 
 
-def test_images_are_found_by_their_ending_and_not_if_hidden(tmp_path):
-    for name in ("b.PNG", "a/2.jpeg", "a/1.tif", "a/notes.txt", ".x/3.png", "a/.4.png", "png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert find_images(tmp_path, tmp_path) == ["a/1.tif", "a/2.jpeg", "b.PNG"]
-    assert find_images(tmp_path, tmp_path / "a") == ["a/1.tif", "a/2.jpeg"]
-    assert find_images(tmp_path / "a", tmp_path / "a") == ["1.tif", "2.jpeg"]
-    inside = tmp_path / ".x"  # a hidden folder above the root hides nothing
-    assert find_images(inside, inside) == ["3.png"]
-
-
 def test_a_split_that_is_lacking_falls_back_on_the_next(tmp_path):
     def served(*splits):
         data = Listed(tmp_path, {split: {f"{split}.png": ()} for split in splits})
@@ -98,13 +89,13 @@ def test_a_split_that_is_lacking_falls_back_on_the_next(tmp_path):
 
 
 def test_the_files_are_read_once_and_when_asked_for(tmp_path):
-    data = Listed(tmp_path, {"val": {"a.png": (0,)}}, ["cat"])
+    data = Listed(tmp_path, {"val": {"a.png": (0,)}}, ["cat", "dog"])
     assert data.reads == 0
-    assert data.class_names == ["cat"]
-    assert data.source("val").num_classes == data.num_classes == 1
+    assert data.class_names == ["cat", "dog"]
+    assert data.source("val").num_classes == data.num_classes == 2
     assert data.reads == 1
-    data.class_names.append("dog")  # of a copy
-    assert data.class_names == ["cat"]
+    data.class_names.append("cow")  # of a copy
+    assert data.class_names == ["cat", "dog"]
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; set data\.init_args"):
         Listed(tmp_path / "nowhere", {})
 
@@ -142,6 +133,88 @@ def test_classes_that_do_not_fit_are_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as told:
         Listed(tmp_path, {}, ["cat", "dog"], **changes).source("train")
     assert str(told.value).startswith(f"{tmp_path}: ")
+
+
+def test_a_class_named_twice_and_a_single_class_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="class_names lists 'cat' twice; name each class once"):
+        Listed(tmp_path, {}, ["cat"], class_names=["cat", "dog", "cat"]).source("train")
+    with pytest.raises(ValueError, match="'cat' is the only class, but a classifier has two or"):
+        Listed(tmp_path, {}, ["cat"]).source("train")
+    alone = {"train": {"1.png": (0,)}}
+    for changes in ({"class_names": ["cat", "dog"]}, {"num_classes": 2}):
+        assert Listed(tmp_path, alone, ["cat"], **changes).source("train").num_classes == 2
+
+
+def test_names_that_the_user_gives_are_cleaned_like_those_found(tmp_path):
+    for changes in (
+        {"class_names": [" a", "cafe\u0301"]},
+        {"class_indices": {"a ": 0, "caf\u00e9": 1}},
+    ):
+        data = Listed(tmp_path, {}, ["a", "caf\u00e9"], **changes)
+        assert data.class_names == ["a", "caf\u00e9"]
+
+
+def names(data, split="test"):
+    return data.source(split).names
+
+
+def test_all_images_are_tested_on_demand(tmp_path):
+    labels = {f"{i}.png": () for i in range(8)}
+    divided = {choice: Listed(tmp_path, {"all": labels}, test_on=choice) for choice in CHOICES}
+    assert names(divided["all"]) == list(labels)
+    assert names(divided[None]) == names(divided["test"])
+    assert len(names(divided["test"])) == 2
+    assert all(data.splits_at_random for data in divided.values())
+    folders = {"test": {"c.png": ()}, "train": {"a.png": (), "b.png": ()}, "val": {"d.png": ()}}
+    fixed = Listed(tmp_path, folders, test_on="all")
+    assert names(fixed) == ["a.png", "b.png", "d.png", "c.png"]
+    assert names(fixed, "predict") == names(fixed, "test")[-1:]
+    assert not fixed.splits_at_random
+    late = Listed(tmp_path, {"train": {"a.png": ()}})
+    with pytest.raises(
+        ValueError, match=r"no split 'test', only \['train'\]; .* test_on: all tests"
+    ):
+        late.source("test")
+    late.test_on = "all"  # as the command line sets it
+    assert names(late) == ["a.png"]
+    with pytest.raises(ValueError, match="test_on must be 'test', 'all' or None, got 'val'"):
+        Listed(tmp_path, {}, test_on="val")
+
+
+def test_the_index_of_an_image_is_its_place_among_those_tested(tmp_path):
+    labels = {f"{i}.png": () for i in range(4)}
+    for grey, name in enumerate(labels):
+        save(tmp_path / name, grey)
+    for choice, expected in (
+        ("all", list(labels)),
+        ("test", names(Listed(tmp_path, {"all": labels}))),
+    ):
+        data = Listed(tmp_path, {"all": labels}, test_on=choice)
+        (batch,) = data.test_dataloader()
+        assert batch["name"] == expected
+        assert batch["index"].tolist() == list(range(len(expected)))
+
+
+def test_an_empty_random_split_names_the_fractions(tmp_path):
+    data = Listed(tmp_path, {"all": {"a.png": ()}}, fractions=[0.8, 0.1, 0.1])
+    with pytest.raises(
+        ValueError, match=r"none of 1 images falls into split 'test' with fractions"
+    ):
+        data.setup("test")
+    data.test_on = "all"
+    data.setup("test")
+
+
+@pytest.mark.parametrize(
+    ("count", "choice", "said"), [(9, "all", 9), (10, "all", 0), (12, None, 3)]
+)
+def test_few_images_to_test_are_said(tmp_path, caplog, count, choice, said):
+    data = Listed(tmp_path, {"all": {f"{i}.png": () for i in range(count)}}, test_on=choice)
+    with caplog.at_level("INFO"):
+        data.setup("test")
+    hint = "" if choice else "; set test_on: all to test every image"
+    text = f"{tmp_path}: only {said} images to test, too few to tell methods apart{hint}"
+    assert caplog.messages == ([text] if said else [])
 
 
 def test_divided_images_keep_their_labels_and_can_all_be_explained(tmp_path):

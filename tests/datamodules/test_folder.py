@@ -1,4 +1,4 @@
-"""Folders and CSV files of one's own images: labels, splits, foreign class indices, errors."""
+"""Folders of one's own images: labels, splits, foreign class indices, errors."""
 
 import itertools
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from datamodules.folder import CSVFolder, ImageFolder
+from datamodules.listing import SPLITS
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -48,9 +49,10 @@ def test_class_folders_inside_split_folders(tmp_path):
 
 
 def test_class_folders_without_splits_are_divided_once(tmp_path):
-    root = fill(tmp_path, *(f"{name}/{i}.png" for name in ("train", "cat") for i in range(10)))
+    root = fill(tmp_path, *(f"{name}/{i}.png" for name in ("dog", "cat") for i in range(10)))
     data = ImageFolder(root=root, seed=5)
-    assert data.class_names == ["cat", "train"]  # a class may be called train
+    assert data.class_names == ["cat", "dog"]
+    assert data.splits_at_random
     parts = [names(data, split) for split in ("train", "val", "test")]
     assert [len(part) for part in parts] == [16, 2, 2]
     assert sorted(itertools.chain(*parts)) == sorted(names(data, "predict"))
@@ -58,7 +60,7 @@ def test_class_folders_without_splits_are_divided_once(tmp_path):
     assert names(ImageFolder(root=root), "val") == parts[1]
     assert names(ImageFolder(root=root, split_seed=1), "val") != parts[1]
     whole = ImageFolder(root=root, fractions=[0, 0, 1], limit=4)
-    assert [name.split("/")[0] for name in names(whole, "test")[:4]] == ["cat", "train"] * 2
+    assert [name.split("/")[0] for name in names(whole, "test")[:4]] == ["cat", "dog"] * 2
     assert len(whole.dataset("test")) == 4
 
 
@@ -66,7 +68,8 @@ def test_unlabelled_folders_have_no_target(tmp_path):
     root = fill(tmp_path, "a.png", "deep/er/b.JPG", ".hidden/c.png")
     (tmp_path / "notes.txt").write_text("not an image")
     data = ImageFolder(root=root, image_size=[4, 4])
-    assert data.num_classes == 0
+    with pytest.warns(UserWarning, match=r"all 2 images are taken as unlabeled, since 1 .* a\.png"):
+        assert data.num_classes == 0
     assert names(data, "predict") == ["a.png", "deep/er/b.JPG"]
     batch = next(iter(data.predict_dataloader()))
     assert set(batch) == {"image", "name", "index"}
@@ -104,80 +107,107 @@ def test_folder_errors(tmp_path):
     fill(tmp_path, "train/3.png")
     with pytest.raises(ValueError, match=r"3\.png: not in a class sub-folder"):
         ImageFolder(root=root, labelled=True).setup("fit")
-    with pytest.raises(ValueError, match="split 'val' has no images"):
+    with pytest.raises(ValueError, match="none of 1 images falls into split 'val'"):
         ImageFolder(root=fill(tmp_path / "y", "1.png"), fractions=[1, 0, 0]).setup("fit")
 
 
-def write(root, text, *files):
-    fill(root, *files)
-    (root / "labels.csv").write_text(text)
-    return str(root)
-
-
-def test_one_label_column(tmp_path):
-    text = "filename,kind,size\na.png,dog,1\nb.png,cat,2\n"
-    root = write(tmp_path, text, "a.png", "b.png")
-    data = CSVFolder(root=root, label_column="kind", image_size=[4, 4])
-    assert data.class_names == ["cat", "dog"]
-    assert not data.multi_label
-    assert [label(data, "predict", index) for index in range(2)] == [[1], [0]]
-    assert data.dataset("predict")[0]["name"] == "a.png"
-    mapped = CSVFolder(root=root, label_column="kind", class_indices={"dog": 3, "cat": 0})
-    assert mapped.num_classes == 4
-    assert label(mapped, "predict", 0) == [3]
-
-
-def test_a_column_per_class_and_a_split_column(tmp_path):
-    text = "\ufeffid,cat,dog,part\na,1,1,train\nb,0,1.0,val\nc,0,0,train\n"
-    root = write(tmp_path, text, "img/a.png", "img/b.png", "img/c.png")
-    settings = {"name_column": "id", "file_pattern": "img/{}.png", "split_column": "part"}
-    data = CSVFolder(root=root, **settings, image_size=[4, 4], batch_size=2)
-    assert data.multi_label
-    assert data.class_names == ["cat", "dog"]
-    assert names(data, "train") == ["img/a.png", "img/c.png"]
-    assert [label(data, "train", index) for index in range(2)] == [[0, 1], []]
-    assert names(data, "test") == names(data, "val") == ["img/b.png"]
-    dogs = CSVFolder(root=root, **settings, class_names=["dog"])
-    assert dogs.num_classes == 1
-    assert label(dogs, "val", 0) == [0]
-
-
-def test_an_index_column(tmp_path):
-    text = "filename,index,kind\na.png,4,crane\nb.png,1,crane\n"
-    root = write(tmp_path, text, "a.png", "b.png")
-    data = CSVFolder(root=root, index_column="index", label_column="kind", num_classes=6)
-    assert data.class_names == ["0", "crane", "2", "3", "crane", "5"]
-    assert [label(data, "predict", index) for index in range(2)] == [[4], [1]]
-    assert CSVFolder(root=root, index_column="index").num_classes == 5
+def classes(data, split):
+    """Class name of each image, by its path."""
+    dataset = data.dataset(split)
+    return {
+        name: data.class_names[label(data, split, index)[0]]
+        for index, name in enumerate(dataset.source.names)
+    }
 
 
 @pytest.mark.parametrize(
-    ("text", "settings", "message"),
-    [
-        ("name,kind\n", {}, "no column 'filename', only"),
-        ("filename,a\nx.png,1\n", {"class_names": ["b"]}, "no column 'b'"),
-        ("filename,a\nx.png,1\nx.png,0\n", {}, r"x\.png is listed twice"),
-        ("filename,a\nx.png,dog\n", {}, r"labels\.csv:2: expected 0 or 1 in column 'a', got 'dog'"),
-        ("filename,a\nx.png,-1\n", {"index_column": "a"}, r"labels\.csv:2: expected an index"),
-        ("filename,a\nx.png,7\n", {"index_column": "a", "num_classes": 3}, "not in 0 to 2"),
-        ("filename,a\nx.png,q\n", {"label_column": "a", "class_names": ["p"]}, "unknown class 'q'"),
-        ("filename,a,s\nx.png,1,dev\n", {"split_column": "s"}, r":2: unknown split 'dev'"),
-        ("filename,a,s\nx.png,1,val\n", {"split_column": "s"}, "no split 'train', only"),
-        ("filename,a\n", {}, "split 'train' has no images"),
-    ],
+    "folders", [("Train", "Val", "TEST"), ("training", "validation", "test_set")]
 )
-def test_csv_errors(tmp_path, text, settings, message):
-    root = write(tmp_path, text)
-    with pytest.raises(ValueError, match=message):
-        CSVFolder(root=root, **settings).setup("fit")
+def test_usual_names_of_split_folders(tmp_path, folders):
+    files = [f"{folder}/{name}/1.png" for folder in folders for name in ("cat", "dog")]
+    data = ImageFolder(root=fill(tmp_path, *files, "extra.png"), image_size=[4, 4], test_on="test")
+    assert data.class_names == ["cat", "dog"]
+    for folder, split in zip(folders, ("train", "val", "test"), strict=True):
+        assert classes(data, split) == {f"{folder}/{c}/1.png": c for c in ("cat", "dog")}
+    assert not data.splits_at_random
+    whole = ImageFolder(root=str(tmp_path), image_size=[4, 4], test_on="all")
+    assert names(whole, "test") == [name for split in SPLITS for name in names(data, split)]
 
 
-def test_missing_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"labels\.csv: no such file; set csv_file"):
-        CSVFolder(root=str(tmp_path)).setup("fit")
-    root = write(tmp_path, "filename,a\ngone.png,1\n")
-    with pytest.raises(FileNotFoundError, match=r"gone\.png: no such image"):
-        CSVFolder(root=root).dataset("predict")[0]
+def test_images_beside_the_splits_are_said(tmp_path, caplog):
+    root = fill(tmp_path, "train/a/1.png", "train/b/2.png", "logo.png")
+    with caplog.at_level("INFO"):
+        assert names(ImageFolder(root=root), "train") == ["train/a/1.png", "train/b/2.png"]
+    assert caplog.messages == [f"{root}: 1 file ignored: 1 beside the split folders"]
+
+
+def test_splits_beside_classes_are_refused_unless_the_classes_are_listed(tmp_path):
+    root = fill(tmp_path, *(f"{name}/{i}.png" for name in ("train", "car") for i in range(2)))
+    with pytest.raises(ValueError, match="'train' looks like a split, 'car' beside it does not"):
+        ImageFolder(root=root).setup("predict")
+    data = ImageFolder(root=root, class_names=["train", "car"], image_size=[4, 4])
+    assert classes(data, "predict") == {f"{c}/{i}.png": c for c in ("car", "train") for i in (0, 1)}
+
+
+def test_classes_of_one_split_only_shift_no_index(tmp_path):
+    root = fill(tmp_path, "train/ant/1.png", "train/cat/1.png", "test/bee/1.png", "test/cat/2.png")
+    data = ImageFolder(root=root, image_size=[4, 4])
+    assert data.class_names == ["ant", "bee", "cat"]
+    assert classes(data, "train") == {"train/ant/1.png": "ant", "train/cat/1.png": "cat"}
+    assert classes(data, "test") == {"test/bee/1.png": "bee", "test/cat/2.png": "cat"}
+
+
+def test_an_empty_class_folder_stays_a_class(tmp_path):
+    root = fill(tmp_path, "ant/1.png", "cat/1.png", "__MACOSX/ant/._1.png", ".git/x.png")
+    (tmp_path / "bee").mkdir()
+    data = ImageFolder(root=root, image_size=[4, 4])
+    with pytest.warns(UserWarning, match=r"no images in the class folders \['bee'\]; they stay"):
+        assert data.class_names == ["ant", "bee", "cat"]
+    assert classes(data, "predict") == {"ant/1.png": "ant", "cat/1.png": "cat"}
+    given = ImageFolder(root=root, class_names=["cat", "ant"], image_size=[4, 4])
+    assert classes(given, "predict") == {"ant/1.png": "ant", "cat/1.png": "cat"}
+
+
+def test_linked_class_folders_and_names_with_spaces(tmp_path):
+    fill(tmp_path / "store", "1.png", "2.png")
+    root = tmp_path / "root"
+    fill(root, "dog/1.png", "cat /1.png", "cat/2.png")
+    (root / "ape").symlink_to(tmp_path / "store")
+    data = ImageFolder(root=str(root), image_size=[4, 4])
+    assert data.class_names == ["ape", "cat", "dog"]
+    found = classes(data, "predict")
+    assert found == {
+        "ape/1.png": "ape", "ape/2.png": "ape", "cat /1.png": "cat", "cat/2.png": "cat",
+        "dog/1.png": "dog",
+    }  # fmt: skip
+
+
+def test_folders_called_by_numbers(tmp_path):
+    few = ImageFolder(root=fill(tmp_path / "few", "0/1.png", "2/1.png", "9/1.png"))
+    assert few.class_names == ["0", "2", "9"]
+    padded = ImageFolder(root=fill(tmp_path / "padded", "00/1.png", "02/1.png", "10/1.png"))
+    assert padded.class_names == ["00", "02", "10"]
+    root = fill(tmp_path / "many", "0/1.png", "2/1.png", "10/1.png")
+    data = ImageFolder(root=root, image_size=[4, 4])
+    with pytest.warns(UserWarning, match=r"as numbers: 0, 2, 10, .* order of text: 0, 10, 2, "):
+        assert data.class_names == ["0", "2", "10"]
+    assert classes(data, "predict") == {"0/1.png": "0", "2/1.png": "2", "10/1.png": "10"}
+    assert ImageFolder(root=root, class_names=["0", "10", "2"]).class_names == ["0", "10", "2"]
+
+
+def test_nothing_but_other_files_are_counted_in_the_error(tmp_path):
+    for name in ("a.heic", "b.heic", "c.txt"):
+        (tmp_path / name).touch()
+    expected = r"no images here \(3 files ignored: 2 \.heic, 1 \.txt\); check root"
+    with pytest.warns(UserWarning, match="convert"), pytest.raises(ValueError, match=expected):
+        ImageFolder(root=str(tmp_path)).setup("predict")
+
+
+def test_one_class_folder_is_refused_unless_it_is_no_class(tmp_path):
+    root = fill(tmp_path, "holiday/1.png", "holiday/2.png")
+    with pytest.raises(ValueError, match=r"'holiday' is the only class.*root to the folder"):
+        ImageFolder(root=root).setup("predict")
+    assert ImageFolder(root=root, labelled=False).num_classes == 0
 
 
 @pytest.mark.data

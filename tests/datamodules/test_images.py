@@ -1,5 +1,8 @@
 """Reading picture files and bringing pictures and masks to one size."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -51,9 +54,89 @@ def test_images_of_every_depth_become_rgb(tmp_path):
     assert images.read_image(str(tmp_path / "e.jpg")).shape == (3, 6, 4)
 
 
+def half(first, second, mode="RGB"):
+    """A picture of 8 x 8 whose left half has one color, and the right half another."""
+    picture = Image.new("RGB", (8, 8), first)
+    picture.paste(Image.new("RGB", (4, 8), second), (4, 0))
+    return picture.convert(mode)
+
+
+RED, BLUE = (200, 0, 0), (0, 0, 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options", "left", "right"),
+    [
+        ("cmyk.tif", "CMYK", {}, [200, 0, 0], [0, 0, 200]),
+        ("cmyk.jpg", "CMYK", {"quality": 100}, [200, 0, 0], [0, 0, 200]),
+        ("grey_alpha.png", "LA", {}, [60] * 3, [23] * 3),
+        ("palette_alpha.tif", "PA", {}, [204, 0, 0], [0, 0, 204]),
+        ("palette.gif", "P", {"transparency": 0}, [204, 0, 0], [0, 0, 204]),
+        ("colour_key.png", "RGB", {"transparency": RED}, [200, 0, 0], [0, 0, 200]),
+        ("grey_key.png", "L", {"transparency": 60}, [60] * 3, [23] * 3),
+        ("photo.jfif", "RGB", {"format": "JPEG", "quality": 100}, [200, 0, 0], [0, 0, 200]),
+        ("photo.jpe", "YCbCr", {"format": "JPEG", "quality": 100}, [200, 0, 0], [0, 0, 200]),
+        ("photo.qoi", "RGB", {}, [200, 0, 0], [0, 0, 200]),
+        ("pages.tif", "RGB", {"save_all": True}, [200, 0, 0], [0, 0, 200]),
+        ("film.gif", "RGB", {"save_all": True}, [200, 0, 0], [0, 0, 200]),
+        ("film.webp", "RGB", {"save_all": True, "lossless": True}, [200, 0, 0], [0, 0, 200]),
+        ("film.png", "RGB", {"save_all": True}, [200, 0, 0], [0, 0, 200]),
+    ],
+)
+def test_colour_modes_and_first_frames(tmp_path, name, mode, options, left, right):
+    if "save_all" in options:
+        options = options | {"append_images": [half(BLUE, BLUE)]}
+    half(RED, BLUE, mode).save(tmp_path / name, **options)
+    image = images.read_image(str(tmp_path / name)).int()
+    assert image.shape == (3, 8, 8)
+    for column, colour in ((0, left), (7, right)):  # JPEG moves values by a level or two
+        assert (image[:, 0, column] - torch.tensor(colour)).abs().max() <= 2
+
+
+def test_one_bit_one_pixel_and_sixteen_bit_colour(tmp_path):
+    bits = save(tmp_path / "bits.png", np.array([[True, False]]))
+    assert images.read_image(bits).tolist() == [[[255, 0]]] * 3
+    tiny = save(tmp_path / "tiny.png", np.array([[[5, 6, 7]]], np.uint8))
+    assert images.read_image(tiny).flatten().tolist() == [5, 6, 7]
+    assert images.Fit([4, 4], "crop", 0.9, "bicubic")(images.read_image(tiny)).shape == (3, 4, 4)
+    pixel = struct.pack(">3H", 200 * 256 + 7, 0, 65535)
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, part in [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + pixel)), (b"IEND", b"")]:
+        checksum = struct.pack(">I", zlib.crc32(kind + part))
+        content += struct.pack(">I", len(part)) + kind + part + checksum
+    (tmp_path / "deep.png").write_bytes(content)
+    assert images.read_image(str(tmp_path / "deep.png")).flatten().tolist() == [200, 0, 255]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32])
+@pytest.mark.parametrize(("value", "wrong"), [(200, True), (4095, True), (4096, False), (0, False)])
+def test_grey_of_fewer_bits_in_a_sixteen_bit_file_is_refused(tmp_path, kind, value, wrong):
+    path = save(tmp_path / "x.tif", np.array([[0, value]], kind))
+    if wrong:
+        with pytest.raises(
+            ValueError, match=rf"x\.tif: expected 16-bit gray .* up to {value} only"
+        ):
+            images.read_image(path)
+    else:
+        assert images.read_image(path)[0, 0, 1].item() == pytest.approx(value / 65535)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "gif", "bmp", "tif"])
+def test_files_without_content_or_end_are_named(tmp_path, ending):
+    path = tmp_path / f"x.{ending}"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    save(path, noise)
+    whole = path.read_bytes()
+    for content in (b"", whole[:-60], b"<html>not found</html>"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"x\.{ending}: not a readable image"):
+            images.read_image(str(path))
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(np.nan, r"bad\.tif: the image holds NaN"), (1.5, r"bad\.tif: expected values in \[0, 1\]")],
+    [(np.nan, r"bad\.tif: the image holds NaN"), (255.0, r"bad\.tif: expected values in \[0, 1\]")],
 )
 def test_float_files_are_checked(tmp_path, value, message):
     path = save(tmp_path / "bad.tif", np.full((2, 2), value, np.float32))

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, SequentialSampler
+from threadpoolctl import threadpool_info
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from datamodules.sampling import EpochSampler, ResumableLoader, seeded
+from datamodules.sampling import EpochSampler, ResumableLoader, one_thread, seeded
+from datamodules.shapes import Shapes
 
 
 class Keys(Dataset):
@@ -127,3 +129,25 @@ def test_a_sampler_that_lightning_puts_in_its_place_is_iterated_whole():
     data = ResumableLoader(dataset, batch_size=2, sampler=SequentialSampler(dataset))
     data.load_state_dict({"epoch": 0, "batches": 1})
     assert [batch.tolist() for batch in data] == [[0, 1], [2, 3]]
+
+
+class Threads(Dataset):
+    """How many threads numpy's and torch's products use where the item is loaded."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return torch.tensor([torch.get_num_threads(), *pools])
+
+
+def test_a_data_worker_has_one_thread():
+    (batch,) = DataLoader(Threads(), batch_size=2, num_workers=1, worker_init_fn=one_thread)
+    assert (batch == 1).all()
+
+
+def test_every_loader_gives_its_workers_one_thread():
+    data = Shapes(image_size=[32, 32], num_workers=1, train_images=16)
+    loaders = (data.train_dataloader, data.val_dataloader, data.test_dataloader)
+    assert all(loader().worker_init_fn is one_thread for loader in loaders)
