@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -152,7 +152,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment, self.limit = augment, limit
         self._resizing = (resize, crop_pct, interpolation)
-        self._datasets: dict[tuple[str, int, int], ImageDataset] = {}
+        self.test_on: Literal["test", "all"] | None = None  # an argument of folders and lists
+        self._datasets: dict[tuple[str, str | None, int, int], ImageDataset] = {}
         self._said = ""
 
     @property
@@ -204,7 +205,7 @@ class ImageDataModule(LightningDataModule, ABC):
             ValueError: If the split has no images.
         """
         height, width = self.image_size
-        key = (split, height, width)
+        key = (split, self.test_on, height, width)
         if key not in self._datasets:
             source = self.source(split)
             if not source.names:
@@ -228,9 +229,11 @@ class ImageDataModule(LightningDataModule, ABC):
                 rank_zero_info(text)
             self._said = text
         for split in STAGES[stage]:
-            if not (
+            unused = (
                 split == "val" and self.trainer is not None and self.trainer.limit_val_batches == 0
-            ):
+            )
+            open_choice = split == "test" and self.splits_at_random and self.test_on is None
+            if not (unused or open_choice):  # what is compared may choose all images to test
                 self.dataset(split)
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -7,14 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, ImageSource
 from datamodules.images import read_image
 from datamodules.listing import SPLITS, clean
 
-FEW = 10  # images, below which differences between methods cannot be told
 Labels = tuple[int, ...]
 
 
@@ -130,15 +128,6 @@ class FileDataModule(ImageDataModule):
     def _known(self) -> set[str]:
         """The class names that the user gives, which may then look like splits or each other."""
         return {*(self.class_indices or self.given_names or ())}
-
-    def setup(self, stage: str) -> None:
-        """Open the splits of a stage, and say if the images to test are few."""
-        super().setup(stage)
-        if stage == "test" and (count := len(self.dataset("test"))) < FEW:
-            rank_zero_info(
-                f"{self.root}: only {count} images to test, too few to tell methods apart"
-                + ("; set test_on: all to test every image" if self.test_on != "all" else "")
-            )
 
     def source(self, split: str) -> FileSource:
         """Return the source of a split; "test" falls back to "val", and "predict" to "test".

@@ -24,8 +24,8 @@ FORMATS = {
 }  # fmt: skip
 # Endings of pictures that Pillow cannot open, or not in every installation.
 UNREADABLE = {
-    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".hdr", ".heic", ".heif", ".hif", ".jxl",
-    ".nef", ".npy", ".raw", ".svg", ".webp",
+    ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heif", ".hif",
+    ".jxl", ".nef", ".npy", ".raw", ".svg", ".webp",
 }  # fmt: skip
 # Files and folders that systems add, besides the hidden ones.
 SYSTEM = {

@@ -11,17 +11,19 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import files
+from explainers import door, files
 from explainers.explanandum import Explanandum
+from explainers.explanandum.classes import check_classes
 from explainers.functional import masking
-from explainers.options import Group, check_choices, complete
+from explainers.options import Group, check_choices, complete, without_sources
 
 
 class Explainer(LightningModule, ABC):
     """Scores, for images and targets, how much each pixel mattered to the explanandum's decision.
 
-    Subclasses implement `attribute`. A map never depends on the rest of its batch. Every call draws
-    its random numbers from `self.generator()`, with the same stream for every image.
+    Subclasses implement `attribute`. It needs no checks, casts or `enable_grad` of its own: every
+    call passes the door first, see `door.of_targets`. A map never depends on the rest of its batch.
+    Every call draws its random numbers from `self.generator()`, the same stream for every image.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -33,11 +35,19 @@ class Explainer(LightningModule, ABC):
 
     is_mask = False  # whether maps are in [0, 1]; otherwise only their order is meaningful
     class_specific = True  # whether maps depend on the target
-    needs_gradients = False  # whether an explanation differentiates the explanandum
+    needs_gradients = False  # whether `attribute` differentiates: gradients are then on inside
     needs_masks = False  # whether `observe` must receive the object masks of the images
     speed_only: tuple[str, ...] = ()  # names of arguments that change speed and memory, but no map
     # Arguments of a cheap run, which still finds a planted ground truth.
     quick: ClassVar[Mapping[str, Any]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Puts `attribute` and `class_maps` behind the door, unless a base class has done so."""
+        super().__init_subclass__(**kwargs)
+        for name, guard in (("attribute", door.of_targets), ("class_maps", door.of_classes)):
+            owner = next(base for base in cls.__mro__ if name in vars(base))
+            if owner is cls or not issubclass(owner, Explainer):
+                setattr(cls, name, guard(vars(owner)[name]))
 
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__()
@@ -52,12 +62,14 @@ class Explainer(LightningModule, ABC):
 
         Args:
             images: Images (B, 3, H, W) in [0, 1].
-            targets: Classes to explain, multi-hot (B, K) bool, one class or several.
+            targets: Classes to explain, multi-hot (B, K) bool, one class or several. A target
+                without a class gives 0, if maps depend on the target.
 
         Returns:
             Maps (B, H, W) float32.
         """
 
+    @door.of_classes
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Maps (B, k, H, W) of several classes for each image, `classes` (B, k) int64."""
         one_hot = F.one_hot(classes, self.explanandum.num_classes).bool()  # (B, k, K)
@@ -68,13 +80,13 @@ class Explainer(LightningModule, ABC):
     def observe(self, batch: dict[str, Any]) -> None:
         """Receives the whole batch before its images are explained. Most methods ignore it."""
 
+    @door.of_targets
     def merged_map(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) of targets (B, K), merged from the maps of `class_maps`.
 
         The map of several classes is the pixelwise maximum of their maps, which are min-max scaled
         first unless they are masks. A single map is not scaled. A target without a class gives 0.
         """
-        self.check_inputs(images, targets)
         merged = torch.zeros_like(images[:, 0])
         counts = targets.sum(dim=1)
         for count in sorted(set(counts.tolist())):
@@ -85,18 +97,6 @@ class Explainer(LightningModule, ABC):
                 scaled = maps if self.is_mask or count == 1 else masking.minmax(maps)
                 merged[rows] = scaled.amax(dim=1).to(merged)
         return merged
-
-    def check_inputs(self, images: Tensor, targets: Tensor) -> None:
-        """Raises a ValueError unless images are (B, 3, H, W) and targets (B, K) bool."""
-        expected = (images.shape[0], self.explanandum.num_classes)
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
-        if targets.dtype != torch.bool or tuple(targets.shape) != expected:
-            raise ValueError(
-                f"expected multi-hot targets of shape {expected} and dtype bool, "
-                f"got {tuple(targets.shape)} {targets.dtype}; "
-                f"from class indices: F.one_hot(indices, {expected[1]}).bool()"
-            )
 
     def complete(self, name: str, defaults: Group) -> Group:
         """The options of a group argument, with defaults for those that are not given.
@@ -110,6 +110,11 @@ class Explainer(LightningModule, ABC):
     def generator(self) -> torch.Generator:
         """A new generator on the CPU, seeded by `seed`: the same numbers on every device."""
         return torch.Generator().manual_seed(self.seed)
+
+    def setup(self, stage: str) -> None:
+        """Refuses data whose classes are not those of the explanandum, see `check_classes`."""
+        data = getattr(self.trainer, "datamodule", None)
+        check_classes(getattr(data, "class_names", None) or [], self.explanandum)
 
     def on_test_start(self) -> None:
         """Refuses a test run without the Score callback, which would measure nothing."""
@@ -131,7 +136,7 @@ class Explainer(LightningModule, ABC):
         """Adds what rebuilds this explainer, without the original sources of its weights."""
         accepted = inspect.signature(type(self)).parameters  # Lightning adds those of base classes
         hparams = {name: value for name, value in self.hparams.items() if name in accepted}
-        checkpoint["hyper_parameters"] = _without_sources(hparams)
+        checkpoint["hyper_parameters"] = without_sources(hparams)
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
@@ -188,12 +193,3 @@ class Explainer(LightningModule, ABC):
         explainer.on_load_checkpoint(checkpoint)
         explainer.load_state_dict(checkpoint["state_dict"])
         return explainer
-
-
-def _without_sources(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments, also nested ones, that neither download nor read weights when used again."""
-    cleared = {"pretrained": False, "backbone_weights": None}
-    return {
-        name: _without_sources(value) if isinstance(value, Mapping) else cleared.get(name, value)
-        for name, value in arguments.items()
-    }

@@ -17,11 +17,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from explainers import configfiles, files
 from explainers.base import Explainer
+from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.progress import CloseBars
 from explainers.callbacks.save import SaveMaps
 from explainers.callbacks.score import Score
 from explainers.checkpoint import plain_config
+from explainers.explanandum.classes import check_classes
 from explainers.explanandum.classifier import Classifier
+from explainers.learned import is_trained
 from explainers.messages import one_line
 
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
@@ -110,7 +113,7 @@ class CLI(LightningCLI):
         """Build everything; refuse to fit what has nothing to learn."""
         super().instantiate_classes()
         kind = type(self.model)
-        if self.subcommand == "fit" and kind.training_step is LightningModule.training_step:
+        if self.subcommand == "fit" and not is_trained(kind):
             raise ValueError(
                 f"{kind.__name__} needs no training: score it with evaluate.py test, the same "
                 "files and -c configs/evaluate.yaml"
@@ -125,6 +128,9 @@ class CLI(LightningCLI):
         used = self._get(self.config_init, "trainer", default={})
         groups = {name: self._get(self.config_init, name) for name in self.groups}
         built = [self.groups[n][0](**given) for n, given in groups.items() if given is not None]
+        # First, because SaveMaps removes from a batch what is already explained.
+        check = [CheckClassifier()] if self.subcommand in ("test", "predict") else []
+        used = {**used, "callbacks": [*check, *(used["callbacks"] or [])]}
         return self._instantiate_trainer({**used, **kwargs}, built)
 
     def _parse_ckpt_path(self) -> None:
@@ -159,10 +165,7 @@ class EvaluateCLI(CLI):
             self.config_init[self.subcommand]["ckpt_path"] = None
         if self.subcommand == "validate" and isinstance(self.model, Explainer):
             subject = self.model.explanandum
-            if (count := self.datamodule.num_classes) != subject.num_classes:
-                raise ValueError(
-                    f"the data have {count} classes, the explanandum {subject.num_classes}"
-                )
+            check_classes(self.datamodule.class_names, subject)
             self.model = Classifier(
                 subject, subject.num_classes, subject.multi_label, mean=[0.0] * 3, std=[1.0] * 3
             )

@@ -1,7 +1,10 @@
 """Reading checkpoints and weights as plain data, each file once; names of earlier versions."""
 
 import pickle
+import re
 import sys
+import zipfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +76,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is something else.
     """
-    file = find(path)
-    if not Path(file).is_file():
+    if not Path(find(path)).is_file():
         raise FileNotFoundError(f"checkpoint {path!r} does not exist")
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a checkpoint") from error
+        checkpoint = load(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a checkpoint: {error}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint")
+        raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
     plain = ("class_path", "hyper_parameters", "explanandum")
     described = {key: checkpoint[key] for key in plain if key in checkpoint}
     return {**checkpoint, **renew(described, "hyper_parameters")}
@@ -146,31 +148,118 @@ def _grouped(arguments: dict[str, Any], groups: dict[str, tuple[str, ...]]) -> d
     return result
 
 
-def read_state(path: str) -> dict[str, Tensor]:
-    """The state dict in a .safetensors, .pth or .pt file, or in a `Classifier`'s .ckpt.
+def load(path: str | Path) -> Any:
+    """Tensors and plain types in a file of torch or safetensors. Nothing else is unpickled.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If the file is something else. The message says what, without the path.
     """
     file = find(path)
-    if not Path(file).is_file():
+    with open(file, "rb") as stream:
+        start = stream.read(64)
+    size = Path(file).stat().st_size
+    header = 8 + int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and header < 8 + 100_000_000:  # safetensors, whatever its name
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file)
+        except Exception as error:
+            raise ValueError(_fault(file, start, error)) from error
+    if size and zipfile.is_zipfile(file) and _is_scripted(file):
+        raise ValueError(
+            "it is a TorchScript program: "
+            "save torch.jit.load(FILE).state_dict() by torch.save, and use that file"
+        )
+    try:
+        # A stream, because torch judges a path by its ending. A Namespace is plain arguments.
+        with open(file, "rb") as stream, torch.serialization.safe_globals([Namespace]):
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(_fault(file, start, error)) from error
+
+
+def _is_scripted(file: str) -> bool:
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _fault(file: str, start: bytes, error: Exception) -> str:
+    """What a file is that could not be read, from its first bytes and from the error."""
+    if not start:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer instead of the file: run git lfs pull"
+    if start.lstrip().startswith(b"<"):
+        return "it is a web page: download the file itself"
+    unpickled = isinstance(error, pickle.UnpicklingError)
+    zipped, old = start.startswith(b"PK"), start.startswith(b"\x80\x02\x8a\x0al\xfc\x9cF")
+    whole = zipfile.is_zipfile(file) if zipped else unpickled
+    if not whole and (zipped or old or start[8:9] == b"{"):
+        return "it is incomplete: copy or download it again"
+    found = re.search(r"GLOBAL ([\w.]+)|class (\S+)", str(error))
+    if start.startswith(b"\x80") or (zipped and unpickled):
+        named = f" ({found[1] or found[2]})" if found else ""
+        return (
+            f"it holds Python objects{named}, which are never loaded: save the weights alone, "
+            "torch.save(network.state_dict(), FILE), where it was made"
+        )
+    return "it is no file of torch or safetensors"
+
+
+def read_states(path: str) -> dict[str, dict[str, Tensor]]:
+    """The state dicts in a file of weights, by their place in it, such as "model" or "".
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is something else.
+    """
+    if not Path(find(path)).is_file():
         raise FileNotFoundError(
             f"weights file {path!r} does not exist; relative paths start at the working directory"
         )
+    try:
+        content = load(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of weights: {error}") from error
+    if not (states := _states(content)):
+        got = f"a dict of {list(content)[:5]}" if isinstance(content, dict) else type(content)
+        raise ValueError(f"{path} is no file of weights: expected a state dict, got {got}")
+    return states
+
+
+def _states(content: Any, place: str = "") -> dict[str, dict[str, Tensor]]:
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        return {}
+    inner: dict[str, dict[str, Tensor]] = {}
+    for key, value in content.items():
+        inner |= _states(value, f"{place}.{key}".removeprefix("."))
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    # Among tensors, other values are the version of a module or the like.
+    return inner or ({place: tensors} if len(tensors) > len(content) / 2 else {})
+
+
+def read_state(path: str) -> dict[str, Tensor]:
+    """The only state dict in a file of weights, or that of the network in a `Classifier`'s .ckpt.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is something else, or holds several.
+    """
     if path.endswith(".ckpt"):
         return read_classifier(path)[1]
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        state = load_file(file)
-    else:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    states = read_states(path)
+    if len(states) > 1:
+        raise ValueError(f"{path} holds several state dicts: {', '.join(states)}")
+    return {name.removeprefix("module."): v for name, v in next(iter(states.values())).items()}
 
 
 def read_classifier(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Plain arguments and the network's state dict in a checkpoint of `Classifier`.
+
+    The arguments include the image size that it was trained at, `input_size`, and its accuracy on
+    the last validation, `expected_accuracy`, if the checkpoint has them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -184,7 +273,10 @@ def read_classifier(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if name.startswith("network.")
     }
     if "model" not in hparams or not state:
-        raise ValueError(f"{path} is not a checkpoint of our Classifier")
+        raise ValueError(
+            f"{path} is not a checkpoint of our Classifier; of another network, "
+            f"give the architecture as model and {path} as weights"
+        )
     keys = (
         "model",
         "num_classes",
@@ -195,4 +287,4 @@ def read_classifier(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "std",
         "input_size",
     )
-    return {key: hparams.get(key) for key in keys}, state
+    return {key: hparams.get(key) for key in keys} | checkpoint.get("trained", {}), state

@@ -4,10 +4,11 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from explainers import optimizers
+from explainers import door, optimizers
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
 from explainers.functional import seeds
@@ -45,16 +46,6 @@ class LearnedExplainer(Explainer):
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Named, weighted scalar terms, which add up to the loss. `generator` draws their noise."""
 
-    def on_fit_start(self) -> None:
-        """Refuses data with another number of classes than the explanandum, if they have any."""
-        data = getattr(self.trainer, "datamodule", None)
-        names, own = getattr(data, "class_names", None), self.explanandum.class_names
-        if names and len(names) != len(own):
-            raise ValueError(
-                f"the data have {len(names)} classes ({names[0]}, ...), the explanandum {len(own)} "
-                f"({own[0]}, ...): take an explanandum of these data, or set its `classes`"
-            )
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch. Its noise depends on (seed, global step): a resumed fit repeats it."""
         return self._step(batch, "train", self.global_step)
@@ -67,7 +58,8 @@ class LearnedExplainer(Explainer):
         if self.uses_targets:
             if "target" not in batch:
                 batch = {**batch, "target": self._predicted(batch["image"])}
-            self.check_inputs(batch["image"], batch["target"])
+            # The values wait for the GPU, so only the first batch shows whether they are right.
+            door.check_inputs(self, batch["image"], batch["target"], values=step == 0)
         seed = seeds.combine(self.seed, step, self.global_rank)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # for the network's dropout
@@ -92,3 +84,8 @@ class LearnedExplainer(Explainer):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and learning-rate schedule of the options."""
         return optimizers.configure(self, self.optimizer)
+
+
+def is_trained(kind: type[LightningModule]) -> bool:
+    """Whether a fit determines what a module of this class does: it has a training step."""
+    return kind.training_step is not LightningModule.training_step

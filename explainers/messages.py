@@ -111,7 +111,9 @@ def _words(types: str) -> str:
     types = re.sub(r"<class '([\w.]+)'>", r"\1", types)
     types = re.sub(r"(?:\w+\.)+(\w+)", r"\1", types).replace("Literal", "one of ")
     types = types.replace(" | ", ", ").replace("None", "null").replace("nullType", "null")
-    return " or ".join(re.split(r", (?![^\[]*\])", types))
+    # In a fixed order: Python makes one of `int | float` and `float | int`, whichever came first.
+    named = re.split(r", (?![^\[]*\])", types)
+    return " or ".join(sorted(named, key=lambda name: (name == "null", name)))
 
 
 def _group(class_path: str, argument: str) -> dict[str, Any]:

@@ -61,3 +61,12 @@ def complete(given: Group | None, defaults: Group) -> Group:
     """
     known = {name: value for name, value in (given or {}).items() if value is not None}
     return {**defaults, **known}  # type: ignore[return-value]
+
+
+def without_sources(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments, also nested ones, that neither download nor read weights when used again."""
+    cleared = {"pretrained": False, "backbone_weights": None}
+    return {
+        name: without_sources(value) if isinstance(value, Mapping) else cleared.get(name, value)
+        for name, value in arguments.items()
+    }

@@ -1,3 +1,10 @@
 import torch
 
 torch.set_num_threads(1)  # the tests' tensors are too small to share
+
+
+def pytest_configure(config):
+    # Small networks of the tests are random and made for images in [0, 1] as they are.
+    assumed = ("the normalization of .* is not known", ".* has random weights")
+    for message in (*assumed, "the classifier has .* not above chance"):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")

@@ -38,7 +38,7 @@ class PlantedCNN(nn.Module):
             x = stage(x)
         # Pooling with a ragged border weighs pixels unevenly: restore each channel's mean,
         # gradients flow through x.
-        x = x * (mass / x.mean(dim=(2, 3), keepdim=True).clamp(min=1e-8)).detach()
+        x = x * (mass / x.mean(dim=(2, 3), keepdim=True).clamp(min=1e-6)).detach()
         return SCALE * 4 * x.mean(dim=(2, 3))
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from explainers.methods.constant import Constant
 from explainers.methods.rtis import RTIS
 from explainers.methods.sloc import SLOC
 from explainers.networks.deeplab import PUBLISHED
@@ -26,19 +25,6 @@ def test_the_map_of_several_classes_is_the_maximum_of_their_scaled_maps():
     assert torch.equal(merged[0], 3 * quadrants[0])  # one class: as it is
     assert torch.equal(merged[1], quadrants[0] + quadrants[3])  # several: min-maxed first
     assert merged[2].sum() == 0
-
-
-def test_wrong_inputs_are_named():
-    method = Constant(planted.explanandum())
-    images, targets = planted.scenes(2, (4, 4))
-    for wrong, message in (
-        ((images[:, :1], targets), r"expected images \(B, 3, H, W\), got \(2, 1, 4, 4\)"),
-        ((images, targets.float()), "dtype bool"),
-        ((images, targets[:, :3]), r"of shape \(2, 4\)"),
-        ((images[:1], targets), r"of shape \(1, 4\)"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            method.check_inputs(*wrong)
 
 
 def test_options_are_completed_before_they_are_stored():

@@ -1,6 +1,8 @@
 """What every method must keep to; a new one is covered by its YAML file alone."""
 
+import copy
 import importlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -151,18 +153,98 @@ def test_a_checkpoint_names_only_arguments_of_the_class(path):
     assert dict(again.hparams) == dict(method.hparams)
 
 
-def test_it_works_without_gradients_and_in_a_prediction_loop(method, tmp_path):
+@pytest.mark.filterwarnings("ignore:.*explains the predicted class only")
+def test_no_target_gives_nothing_where_the_target_matters(path):
+    method = build(path, "cnn")
     images, targets = planted.scenes(2)
-    with torch.no_grad():
-        inside = method.attribute(images, targets)
+    targets[1] = False
+    maps = method.attribute(images, targets)
+    assert bool((maps[1] == 0).all()) == method.class_specific
+
+
+# The door: every state in which a caller can be, and every precision.
+
+
+@contextmanager
+def strange_defaults():
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, strange_defaults])
+def test_maps_are_the_same_in_every_state_of_the_caller(path, around):
+    method = build(path, "cnn")
+    images, targets = planted.scenes(2)
+    plain = method.attribute(images.double().requires_grad_(), targets)
+    with around():
+        found = method.attribute(images.clone(), targets.clone())
+        after = torch.is_grad_enabled(), torch.get_default_dtype(), torch.tensor(0).device.type
+    torch.testing.assert_close(found, plain.detach())
+    assert not found.requires_grad or around is strange_defaults
+    assert not found.is_inference()
+    strange = (True, torch.float64, "meta")
+    assert after == (strange if around is strange_defaults else (False, torch.float32, "cpu"))
+
+
+def alike(method: Explainer, found: torch.Tensor, plain: torch.Tensor) -> bool:
+    """Whether maps of a coarser precision tell the same: the quadrant, or nearly the same values.
+
+    Half precision has 8 or 11 bits, and an optimization can amplify their rounding.
+    """
+    if method.class_specific:
+        quadrants = planted.quadrant_masks(32, 32)
+        mass = ((m - m.amin(dim=(1, 2), keepdim=True))[:, None] * quadrants for m in (found, plain))
+        first, second = (m.sum(dim=(2, 3)).argmax(dim=1) for m in mass)
+        return torch.equal(first, second)
+    return float((found - plain).abs().mean()) <= 0.05 * max(1.0, float(plain.max() - plain.min()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_maps_are_float32_whatever_the_classifier_computes_in(method, dtype):
+    images, targets = planted.scenes(4, seed=999)
+    plain = method.attribute(images, targets).detach()
+    other = copy.deepcopy(method)
+    other.explanandum.to(dtype)
+    found = other.attribute(images, targets).detach()
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    assert alike(method, found, plain)
+    if dtype == torch.float64:
+        torch.testing.assert_close(found, plain, rtol=1e-2, atol=1e-2 * float(plain.abs().max()))
+
+
+def test_maps_are_float32_under_autocast(method):
+    images, targets = planted.scenes(4, seed=999)
+    plain = method.attribute(images, targets).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = method.attribute(images, targets).detach()
+        assert torch.is_autocast_enabled("cpu")
+    assert found.dtype == torch.float32
+    assert alike(method, found, plain)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+def test_it_works_in_a_prediction_loop(path, precision, tmp_path):
+    method = build(path, "cnn")
+    images, targets = planted.scenes(4, seed=999)
     trainer = Trainer(
         accelerator="cpu",
+        precision=precision,
         logger=False,
-        inference_mode=False,
         enable_progress_bar=False,
         default_root_dir=tmp_path,
     )
-    loader = DataLoader([{"image": image} for image in images], batch_size=2)
-    predicted = trainer.predict(method, loader)[0]
+    loader = DataLoader([{"image": image} for image in images], batch_size=4)
+    predicted = trainer.predict(copy.deepcopy(method), loader)[0]
+    plain = method.attribute(images, targets).detach()
     assert torch.equal(predicted["targets"], targets)
-    torch.testing.assert_close(predicted["maps"], inside)
+    assert predicted["maps"].dtype == torch.float32
+    assert alike(method, predicted["maps"].detach(), plain)
+    if precision == "32-true":
+        torch.testing.assert_close(predicted["maps"], plain)

@@ -1,5 +1,7 @@
 """Reading files as plain data, under today's names, from where they are or from the package."""
 
+import pickle
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,81 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         files.read_classifier(str(tmp_path / "other.ckpt"))
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
         files.read_checkpoint(tmp_path / "none.ckpt")
+
+
+def spoiled(folder):
+    """Files that are no weights, by what is said of them."""
+    torch.save({"weight": torch.zeros(1000)}, folder / "whole.pth")
+    whole = (folder / "whole.pth").read_bytes()
+    torch.save({"weight": torch.zeros(9)}, folder / "old.pth", _use_new_zipfile_serialization=False)
+    old = (folder / "old.pth").read_bytes()
+    save_file({"weight": torch.zeros(1000)}, folder / "whole.safetensors")
+    tensors = (folder / "whole.safetensors").read_bytes()
+    objects = {"weight": torch.zeros(1), "best": Fraction(1, 2)}
+    torch.save(objects, folder / "objects.pth")
+    torch.save(torch.nn.Linear(1, 1), folder / "module.pth")
+    return {
+        "it is empty": [b""],
+        "it is incomplete: copy or download it": [whole[:600], old[: len(old) // 2], tensors[:900]],
+        "it is a Git LFS pointer instead of the file": [b"version https://git-lfs.github.com/spec"],
+        "it is a web page": [b"<!DOCTYPE html>", b"\n<html>"],
+        "it is no file of torch": [b"some text", b"\x89HDF\r\n" + bytes(99), bytes(200)],
+        r"it holds Python objects \(fractions.Fraction\), which are never loaded: save the w": [
+            (folder / "objects.pth").read_bytes()
+        ],
+        r"it holds Python objects \(torch.nn.*Linear\), which": [
+            (folder / "module.pth").read_bytes()
+        ],
+        "it holds Python objects": [pickle.dumps(Fraction(1, 2))],
+    }
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors", "bin", "ckpt"])
+def test_what_holds_no_weights_is_told_in_one_line(tmp_path, ending):
+    for told, contents in spoiled(tmp_path).items():
+        for content in contents:
+            path = tmp_path / f"x.{ending}"
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=f"x.{ending} is no file of weights: {told}") as e:
+                files.read_states(str(path))
+            assert "\n" not in str(e.value)
+            assert "weights_only" not in str(e.value)
+            with pytest.raises(ValueError, match=f"x.{ending} is not a checkpoint: {told}"):
+                files.read_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_torchscript_program_is_told(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.zeros(1)), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"it is a TorchScript program: save .*state_dict\(\)"):
+        files.read_states(str(tmp_path / "x.pt"))
+
+
+def test_the_content_counts_not_the_ending(tmp_path):
+    state = {"a": torch.ones(2)}
+    save_file(state, tmp_path / "x.pth")
+    torch.save(state, tmp_path / "x.safetensors")
+    for name in ("x.pth", "x.safetensors"):
+        assert torch.equal(files.read_states(str(tmp_path / name))[""]["a"], state["a"])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1, 2], "expected a state dict, got <class 'list'>"),
+        ({}, r"got a dict of \[\]"),
+        ({"state": {0: {"exp_avg": torch.zeros(1)}}}, r"got a dict of \['state'\]"),
+        (torch.zeros(2), "got <class 'torch.Tensor'>"),
+    ],
+)
+def test_plain_data_without_weights_are_told(tmp_path, content, told):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=told):
+        files.read_states(str(tmp_path / "x.pth"))
+
+
+def test_several_state_dicts_are_not_one(tmp_path):
+    state = {"a": torch.ones(2)}
+    torch.save({"model": state, "ema": state}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="holds several state dicts: model, ema"):
+        files.read_state(str(tmp_path / "x.pth"))

@@ -6,7 +6,8 @@ from pathlib import Path
 RANKS = [
     {"functional", "optimizers", "files", "options"},
     {"explanandum", "configfiles", "messages"},
-    {"networks", "perturbation", "base"},
+    {"networks", "perturbation", "door"},
+    {"base"},
     {"learned", "optimization", "metrics", "checkpoint"},
     {"methods"},
     {"evaluation"},

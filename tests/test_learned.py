@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from datamodules.shapes import Shapes
 from explainers import Explanandum
@@ -101,6 +102,35 @@ class Shapes4(Shapes):
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         return batch | {"target": batch["target"][:, :4]}
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("cls", "arguments"),
+    [
+        (Recorded, SMALL),
+        (RecordedRaNEM, {"network": {"widths": [8] * 4}, "start": "pyramid_cam"}),
+    ],
+)
+def test_half_precision_trains_on_nearly_the_same_losses(tmp_path, cls, arguments, precision):
+    losses = []
+    for each in ("32-true", precision):
+        torch.manual_seed(0)
+        method = cls(planted.explanandum(), **arguments)
+        images, targets = planted.scenes(8)
+        samples = [{"image": i, "target": t} for i, t in zip(images, targets, strict=True)]
+        # Lightning validates in inference mode, where a start takes gradients all the same.
+        trainer = fit_trainer(tmp_path, precision=each)
+        trainer.fit(method, *[DataLoader(samples, batch_size=4)] * 2)
+        losses.append(method.losses)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02, abs=0.005)
+
+
+def test_images_of_another_range_are_refused_at_the_first_step():
+    explainer = RTIS(planted.explanandum(), **SMALL)
+    images, targets = planted.scenes(4)
+    with pytest.raises(ValueError, match="images / 255"):
+        explainer.validation_step({"image": 255 * images, "target": targets}, 0)
 
 
 def test_unlabelled_images_are_trained_on_the_predicted_classes():

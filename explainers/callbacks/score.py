@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from explainers.base import Explainer
+from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.progress import show
 from explainers.checkpoint import load_beside
-from explainers.evaluation import drawing
-from explainers.evaluation.measure import DATA_KEYS, score_batch
+from explainers.evaluation import report
+from explainers.evaluation.measure import DATA_KEYS, check_columns, score_batch
+from explainers.evaluation.panels import Panels
 from explainers.evaluation.provenance import (
     data_name,
     describe_run,
@@ -22,11 +26,11 @@ from explainers.evaluation.provenance import (
 )
 from explainers.evaluation.sanity import SANITY, sanity_rows
 from explainers.evaluation.scorefile import ScoreFile, write_atomically
-from explainers.evaluation.summary import columns_by_method, summarize, table, versions
+from explainers.evaluation.summary import summarize, versions
 from explainers.evaluation.targets import TargetChoice, choose_targets, take
 from explainers.explanandum import Explanandum
 from explainers.explanandum.features import NotDefinedError
-from explainers.methods.constant import CentredGaussian, Constant, Random
+from explainers.learned import is_trained
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
@@ -67,7 +71,8 @@ class Score(Callback):
             so on the CPU, which gains little from larger batches.
 
     Raises:
-        ValueError: If a name occurs twice or a number is out of range.
+        ValueError: If a name occurs twice, a number is out of range, or two metrics have the same
+            column.
     """
 
     def __init__(
@@ -101,16 +106,17 @@ class Score(Callback):
                 f"two rows are called {twice[0]!r}; rename one of methods, checkpoints or name"
             )
         self.metrics = default_metrics() if metrics is None else list(metrics)
+        check_columns(self.metrics)
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
         self.one_by_one = one_by_one
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Builds all methods on the device of the module."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Builds all methods. If none of them was trained, all images of a folder are tested."""
+        if stage != "test":
+            return
         if not isinstance(pl_module, Explainer):
             raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
-        if torch.is_inference_mode_enabled():
-            raise ValueError("explanations need gradients: use Trainer(inference_mode=False)")
         own = self.name or method_name(type(pl_module))
         others = self._build(pl_module.explanandum)
         if own in others:
@@ -120,14 +126,19 @@ class Score(Callback):
         if self.sanity:
             rows = sanity_rows(pl_module.explanandum)
             others |= {name: method for name, method in rows.items() if name != own}
-        moved = {name: method.to(pl_module.device).eval() for name, method in others.items()}
-        self._explainers: dict[str, Explainer] = {own: pl_module, **moved}
+        self._explainers: dict[str, Explainer] = {own: pl_module, **others}
+        if not any(is_trained(type(method)) for method in self._explainers.values()):
+            _test_all(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Moves all methods to the device of the module and finds the run folder."""
+        for explainer in self._explainers.values():
+            explainer.to(pl_module.device).eval()
         on_cpu = pl_module.device.type == "cpu"
         self._alone = on_cpu if self.one_by_one is None else self.one_by_one
         folder = trainer.log_dir if trainer.loggers else None
         self._folder = Path(self.output_dir or folder or "runs/score")
         self._file: ScoreFile | None = None
-        self._sheet: list[list[drawing.Picture]] = []
 
     def _build(self, explanandum: Explanandum) -> dict[str, Explainer]:
         methods = {name: load_beside(explanandum, path) for name, path in self.checkpoints.items()}
@@ -156,8 +167,14 @@ class Score(Callback):
         settings = {
             "target": self.target,
             **describe_run(self._explainers, self._used),
-            "data": {"name": data_name(trainer), "image_size": list(self._size)},
+            "data": {
+                "name": data_name(trainer),
+                "image_size": list(self._size),
+                "test_on": getattr(getattr(trainer, "datamodule", None), "test_on", None),
+            },
+            "precision": trainer.precision,
         }
+        self._panels = Panels(self._folder / "panels.png", self.panels, self._explainers)
         file = ScoreFile(self._folder, settings, trainer.global_rank, trainer.world_size)
         if file.done:
             rank_zero_info(
@@ -181,8 +198,10 @@ class Score(Callback):
             row for row, index in enumerate(batch["index"].tolist()) if index not in self._file.done
         ]
         size = 1 if self._alone else max(1, len(rows))
+        batch = {**batch, "image": batch["image"].float()}
         for start in range(0, len(rows), size):
-            self._score(trainer, self._file, take(batch, rows[start : start + size]))
+            with _autocast(trainer):
+                self._score(trainer, self._file, take(batch, rows[start : start + size]))
 
     def _score(self, trainer: Trainer, file: ScoreFile, batch: dict[str, Any]) -> None:
         inputs = self._inputs(batch)
@@ -203,7 +222,7 @@ class Score(Callback):
         # A stable sort by image keeps the order of its rows.
         file.append(sorted(records, key=lambda record: record["row"]))
         if trainer.is_global_zero:
-            self._draw(trainer, batch, maps)
+            self._panels.add(trainer, batch["image"], maps)
 
     def _inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         explanandum = self._explanandum()
@@ -222,68 +241,32 @@ class Score(Callback):
     def _explanandum(self) -> Explanandum:
         return next(iter(self._explainers.values())).explanandum
 
-    def _draw(
-        self,
-        trainer: Trainer,
-        batch: dict[str, Any],
-        maps: dict[str, torch.Tensor],
-        last: bool = False,
-    ) -> None:
-        """Collects the first images, and draws them once there are enough or no more."""
-        path = self._folder / "panels.png"
-        if self.panels == 0 or path.exists():
-            return
-        shown = [
-            n
-            for n, e in self._explainers.items()
-            if not isinstance(e, Constant | Random | CentredGaussian)
-        ]
-        for row in range(min(self.panels - len(self._sheet), len(batch.get("image", ())))):
-            image = batch["image"][row]
-            self._sheet.append(
-                [drawing.picture(image), *(drawing.overlay(image, maps[n][row]) for n in shown)]
-            )
-        if self._sheet and (last or len(self._sheet) == self.panels):
-            titles = [["image", *shown]] + [[""] * (len(shown) + 1)] * (len(self._sheet) - 1)
-            sheet = drawing.sheet(self._sheet, titles)
-            drawing.save(sheet, path)
-            drawing.log(trainer, "test/panels", sheet)
-
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges the rows of all processes, then summarizes, prints and logs them."""
         trainer.strategy.barrier("Score")
         if trainer.is_global_zero and self._file is not None:
-            self._draw(trainer, {}, {}, last=True)
+            self._panels.draw(trainer)
             self._report(trainer, self._file)
         trainer.strategy.barrier("Score written")
 
     def _report(self, trainer: Trainer, file: ScoreFile) -> None:
         rows = file.merge()
+        checks = [c.judged for c in trainer.callbacks if isinstance(c, CheckClassifier)]  # type: ignore[attr-defined]
         summary = {
             "explanandum": explanandum_name(self._explanandum()),
+            "classifier": checks[0] if checks else None,
             "data": data_name(trainer),
+            "target": self.target,
+            "precision": trainer.precision,
             **summarize(rows, self._used, [*file.methods, *self._undefined], self.bootstrap),
             "versions": versions(),
         }
         write_atomically(
             self._folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
         )
-        rescaled = [name for name, explainer in self._explainers.items() if not explainer.is_mask]
-        text = [
-            f"{summary['images']} images, {summary['explanandum']}, {summary['data']}, "
-            f"target: {self.target}"
-        ]
-        text.append(table(summary, rescaled))
-        unit = [type(metric).__name__ for metric in self._used if metric.wants_unit_maps]
-        if rescaled and unit:
-            text.append(f"\\* not masks: maps min-maxed one by one for {', '.join(unit)}")
-        text += [note for metric in self._used if (note := metric.note(self._size))]
-        _, columns = columns_by_method(rows, file.methods)
-        for metric in self._used:
-            details = {method: metric.details(columns[method]) for method in file.methods}
-            text += [f"{method}: {lines}" for method, lines in details.items() if lines]
-        write_atomically(self._folder / "table.md", "\n\n".join(text) + "\n")
-        print("\n" + "\n\n".join(text))
+        text = report.page(summary, rows, self._used, self._explainers, self._size)
+        write_atomically(self._folder / "table.md", text)
+        print("\n" + text)
         means = {
             f"test/{method}/{name}": figure["mean"]
             for method, figures in summary["methods"].items()
@@ -292,6 +275,23 @@ class Score(Callback):
         }
         for logger in trainer.loggers:
             logger.log_metrics(means, step=trainer.global_step)
+
+
+def _test_all(trainer: Trainer) -> None:
+    """Tests all images of a folder whose test split is a random part, unless it was chosen."""
+    data: Any = getattr(trainer, "datamodule", None)
+    if getattr(data, "splits_at_random", False) and data.test_on is None:
+        data.test_on = "all"
+        rank_zero_info(
+            f"no method here was trained, so all {len(data.dataset('test'))} images are tested; "
+            "--data.init_args.test_on test takes the random test split alone"
+        )
+
+
+def _autocast(trainer: Trainer) -> AbstractContextManager[None]:
+    """The autocast of a trainer with mixed precision, which callbacks are not called in."""
+    plugin = trainer.precision_plugin
+    return plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
 
 
 def default_metrics() -> list[PerImageMetric]:

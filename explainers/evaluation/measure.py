@@ -1,5 +1,6 @@
 """Scores of one method on one batch: explain, measure the time, and compute all metrics."""
 
+import inspect
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,11 @@ from torch.nn import functional as F
 
 from explainers.base import Explainer
 from explainers.evaluation.targets import class_ids, take
+from explainers.explanandum import precision
 from explainers.explanandum.taps import counted
 from explainers.functional import masking
-from explainers.metrics.base import PerImageMetric, masked_logits
+from explainers.metrics.base import PerImageMetric
+from explainers.metrics.inputs import finite, masked_logits
 
 # Input of a metric -> key of the batch. Not all data sets have these keys.
 DATA_KEYS = {"mask": "mask", "void": "void", "labels": "target", "boxes": "boxes", "parts": "parts"}
@@ -26,6 +29,9 @@ def score_batch(
 ) -> tuple[Values, Tensor]:
     """Scores one method on one batch.
 
+    Not finite is missing: an image has no values, not even `seconds`, if its map is not finite. If
+    the logits of the image are not finite, it is not explained, and its row has no class.
+
     Args:
         explainer: Method to score.
         metrics: Metrics to compute. Those that follow one class are computed once for each class of
@@ -36,8 +42,11 @@ def score_batch(
 
     Returns:
         The values of each row, including `seconds`, and the maps (B, H, W) in [0, 1], which are
-        min-max scaled if they are not masks.
+        min-max scaled if they are not masks, and NaN for images that are not explained.
     """
+    known = finite(inputs["logits"]) if inputs.get("logits") is not None else torch.ones(())
+    if not bool(known.all()):
+        return _score_known(explainer, metrics, inputs, known.nonzero().flatten().tolist())
     ids = class_ids(inputs["targets"])
     with counted(explainer.explanandum.model) as counts:
         maps, seconds = timed(explainer, inputs["images"], inputs["targets"])
@@ -49,8 +58,8 @@ def score_batch(
         "passes": torch.tensor([counts], dtype=torch.float64).expand(len(ids), 2) / len(ids),
     }
     _add(values, [(i, _join(c)) for i, c in enumerate(ids)], merged, shared | {"maps": maps})
-    for row, _ in list(values.items()):
-        values[row]["seconds"] = seconds
+    for row, kept in zip(values.values(), finite(maps).tolist(), strict=True):
+        row |= {"seconds": seconds} if kept else {}
 
     if singles := [metric for metric in metrics if metric.per_class]:
         for slot in range(max(map(len, ids))):
@@ -67,6 +76,44 @@ def score_batch(
     return values, unit_maps(explainer, maps)
 
 
+def _score_known(
+    explainer: Explainer,
+    metrics: Sequence[PerImageMetric],
+    inputs: dict[str, Any],
+    known: list[int],
+) -> tuple[Values, Tensor]:
+    """Scores the `known` images of a batch; all others get a row without a class or a value."""
+    images = inputs["images"]
+    maps = torch.full_like(images[:, 0], torch.nan)
+    values: Values = {(i, ""): {} for i in range(len(images)) if i not in known}
+    if known:
+        found, maps[known] = score_batch(explainer, metrics, take(inputs, known))
+        values |= {(known[i], classes): row for (i, classes), row in found.items()}
+    return values, maps
+
+
+def check_columns(metrics: Sequence[PerImageMetric]) -> None:
+    """Checks that no two metrics write the same column or report the same figure.
+
+    Raises:
+        ValueError: If two do.
+    """
+    owners: dict[str, PerImageMetric] = {}
+    for metric in metrics:
+        for column in dict.fromkeys((*metric.names, *metric.reports)):
+            if (other := owners.setdefault(column, metric)) is metric:
+                continue
+            kinds = (type(other), type(metric))
+            renamed = [kind for kind in kinds if "name" in inspect.signature(kind).parameters]
+            fix = (
+                f"give {renamed[0].__name__} another `name`"
+                if renamed
+                else "score them in two runs"
+            )
+            one, two = (kind.__name__ for kind in kinds)
+            raise ValueError(f"{one} and {two} both write {column!r}: {fix}")
+
+
 def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor, float]:
     """Maps (B, H, W) of the targets, and the time in seconds for each image."""
     _wait(images)
@@ -78,7 +125,10 @@ def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor
 
 
 def unit_maps(explainer: Explainer, maps: Tensor) -> Tensor:
-    """Maps (B, H, W) in [0, 1]: masks as they are, other maps min-max scaled one by one."""
+    """Maps (B, H, W) in [0, 1]: masks as they are, other maps min-max scaled one by one.
+
+    Pixels that are not finite stay as they are.
+    """
     return maps if explainer.is_mask else masking.minmax(maps)
 
 
@@ -92,9 +142,10 @@ def _add(
         plain["mask"] = masking.merge(masks.float(), plain["targets"])
     scaled = plain | {"maps": unit_maps(plain["explainer"], plain["maps"])}
     if any("masked_logits" in metric.needs for metric in metrics):
-        scaled["masked_logits"] = masked_logits(
-            plain["explanandum"], plain["images"], scaled["maps"]
-        )
+        with torch.no_grad(), precision.exact(plain["explanandum"]):
+            scaled["masked_logits"] = masked_logits(
+                plain["explanandum"], plain["images"], scaled["maps"]
+            )
     for row in rows:
         values.setdefault(row, {})
     for metric in metrics:

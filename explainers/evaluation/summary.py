@@ -3,6 +3,7 @@
 import importlib.metadata
 import math
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from explainers.evaluation.scorefile import Record
 from explainers.metrics import statistics
 from explainers.metrics.base import PerImageMetric
+
+FEW = 10  # images: with fewer, intervals are rough and tests cannot tell methods apart
 
 
 def columns_by_method(
@@ -41,6 +44,42 @@ def columns_by_method(
     return len(images), result
 
 
+def missing_notes(rows: Sequence[Record], methods: Sequence[str]) -> list[str]:
+    """Sentences on the images without values, because a map or an output was not finite.
+
+    An image whose row has no time was not measured, see `measure.score_batch`. If the row has no
+    class either, whatever the method, the classifier's output was not finite.
+
+    Args:
+        rows: Rows as read from scores.csv.
+        methods: Names of the methods.
+    """
+    if not rows or "seconds" not in rows[0]:
+        return []
+    images = {row["index"] for row in rows}
+    timed = {(row["method"], row["index"]) for row in rows if row["seconds"]}
+    lost: dict[str, set[str]] = {}
+    unknown = {row["index"] for row in rows if not row["target"]}
+    for method in methods:
+        own = {row["index"] for row in rows if row["method"] == method}
+        lost[method] = {index for index in own if (method, index) not in timed}
+        unknown &= lost[method] if own else unknown
+    notes = []
+    if unknown:
+        notes.append(
+            f"the classifier's outputs are not finite for {len(unknown)} of {len(images)} images: "
+            "all their values are missing"
+        )
+    for method in methods:
+        if count := len(lost[method] - unknown):
+            verb, whose = ("is", "its") if count == 1 else ("are", "their")
+            notes.append(
+                f"{method}: {count} of {len(images)} maps {verb} not finite, "
+                f"{whose} values are missing"
+            )
+    return notes
+
+
 def summarize(
     rows: Sequence[Record],
     metrics: Sequence[PerImageMetric],
@@ -58,7 +97,8 @@ def summarize(
     Returns:
         A dictionary with `images`, the number of images; `methods`, {name: {figure: mean, ci95, n,
         higher_is_better}}, where n is the number of images that the figure is about; and `paired`,
-        the tests of the figures that are means over images. Missing values are None.
+        the tests of the figures that are means over images. Missing values are None, and so are
+        the bounds of an interval from a single image.
     """
     count, columns = columns_by_method(rows, methods)
     figures: dict[str, dict[str, Any]] = {method: {} for method in methods}
@@ -82,15 +122,16 @@ def _figures(metric: PerImageMetric, own: statistics.Columns, bootstrap: int) ->
     intervals = statistics.bootstrap_ci(own, None if plain else metric.aggregate, n=bootstrap)
     some = int((~np.isnan(np.stack(list(own.values())))).any(axis=0).sum())
     counts = {name: int((~np.isnan(v)).sum()) for name, v in metric.averaged(own).items()}
-    return {
-        name: {
+    figures = {}
+    for name in metric.reports:
+        n = counts.get(name, some)
+        figures[name] = {
             "mean": _number(values[name]),
-            "ci95": [_number(bound) for bound in intervals[name]],
-            "n": counts.get(name, some),
+            "ci95": [_number(bound) if n > 1 else None for bound in intervals[name]],
+            "n": n,
             "higher_is_better": metric.direction(name),
         }
-        for name in metric.reports
-    }
+    return figures
 
 
 def _number(value: float) -> float | None:
@@ -100,17 +141,23 @@ def _number(value: float) -> float | None:
 def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
     """Aligned Markdown table of methods and figures: mean and half the width of the 95 % interval.
 
-    "≈" marks figures that the paired test does not distinguish from those of the first method.
+    "≈" marks figures that the paired test does not distinguish from those of the first method, and
+    "†" figures of too few images to tell: fewer than `FEW`, or so few that the test could not reach
+    p < 0.05 whatever their values. If no figure is about more images, a line says so instead.
 
     Args:
         summary: Result of `summarize`.
         marked: Names of the methods that get an asterisk.
     """
     methods = summary["methods"]
-    main, figures = next(iter(methods.items()))
+    first, figures = next(iter(methods.items()))
+    largest = max((f["n"] for row in methods.values() for f in row.values()), default=0)
+    few = set() if largest < FEW else _too_few(summary)
     unclear = {
-        (t["b"], t["metric"]) for t in summary["paired"] if t["a"] == main and t["p"] >= 0.05
-    }
+        (t["b"], t["metric"])
+        for t in summary["paired"]
+        if t["a"] == first and t["p"] >= 0.05 and largest >= FEW
+    } - few
     head = [
         "method",
         *(f"{name} {'↑' if f['higher_is_better'] else '↓'}" for name, f in figures.items()),
@@ -118,7 +165,10 @@ def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
     body = [
         [
             f"{name}{' *' if name in marked else ''}",
-            *(_cell(f) + " ≈" * ((name, figure) in unclear) for figure, f in row.items()),
+            *(
+                _cell(f) + " ≈" * ((name, figure) in unclear) + " †" * ((name, figure) in few)
+                for figure, f in row.items()
+            ),
         ]
         for name, row in methods.items()
     ]
@@ -132,16 +182,42 @@ def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
         for cells in (head, rule, *body)
     ]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    note = f"≈ not told apart from {main}: paired Wilcoxon, Holm-corrected over the rows, p >= 0.05"
-    return f"{text}\n\n{note}" if unclear else text
+    notes = []
+    if 0 < largest < FEW:
+        images = "1 image is" if largest == 1 else f"{largest} images are"
+        notes.append(f"{images} too few to tell rows apart, and intervals are rough")
+    if unclear:
+        notes.append(
+            f"≈ not told apart from {first}: paired Wilcoxon, Holm-corrected over the rows, "
+            "p >= 0.05"
+        )
+    if few:
+        notes.append("† too few images have this value to tell rows apart")
+    return "\n\n".join([text, *notes])
+
+
+def _too_few(summary: dict[str, Any]) -> set[tuple[str, str]]:
+    """Methods and figures with values of too few images, or too few to tell from the first."""
+    methods = summary["methods"]
+    first = next(iter(methods.values()))
+    tests = Counter(test["metric"] for test in summary["paired"])
+    few = set()
+    for method, row in methods.items():
+        for name, figure in row.items():
+            common = min(figure["n"], first[name]["n"])
+            # With n differences of one sign, p is 2 / 2^n; Holm multiplies the smallest p.
+            hopeless = row is not first and tests[name] * 2.0 ** (1 - common) >= 0.05
+            if figure["n"] and (figure["n"] < FEW or hopeless):
+                few.add((method, name))
+    return few
 
 
 def _cell(figure: dict[str, Any]) -> str:
     if figure["mean"] is None:
         return "-"
     low, high = figure["ci95"]
-    half = 0.0 if low is None else (high - low) / 2
-    return f"{_short(figure['mean'])} ± {_short(half)}"
+    mean = _short(figure["mean"])
+    return mean if low is None or high is None else f"{mean} ± {_short((high - low) / 2)}"
 
 
 def _short(value: float) -> str:

@@ -28,7 +28,7 @@ def take(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
 def choose_targets(
     choice: TargetChoice, explanandum: Explanandum, logits: Tensor, labels: Tensor | None
 ) -> Tensor:
-    """Targets (B, K) bool to explain.
+    """Targets (B, K) bool to explain, none for images whose logits are not finite.
 
     Args:
         choice: Rule that selects the targets. "predicted": the top class, and for multi-label
@@ -47,20 +47,20 @@ def choose_targets(
             f"the data have {labels.shape[1]} classes, the explanandum {logits.shape[1]}; "
             "set the explanandum's `classes`"
         )
-    count = logits.shape[1]
+    count, known = logits.shape[1], logits.isfinite().all(dim=1, keepdim=True)
     if choice == "label":
         if labels is None:
             raise ValueError(
                 "target 'label' needs labelled data, these have no `target`; use target: predicted"
             )
-        return labels.bool()
+        return labels.bool() & known
     if choice == "second":
         if explanandum.multi_label or count < 2:
             raise ValueError(
                 "target 'second' needs a single-label classifier of at least two classes"
             )
-        return F.one_hot(logits.topk(2, dim=1).indices[:, 1], count).bool()
-    return explanandum.to_targets(logits)
+        return F.one_hot(logits.topk(2, dim=1).indices[:, 1], count).bool() & known
+    return explanandum.to_targets(logits) & known
 
 
 def class_ids(targets: Tensor) -> list[list[int]]:

@@ -18,7 +18,7 @@ from torchmetrics.classification import (
 )
 
 from explainers import files, optimizers
-from explainers.explanandum import build
+from explainers.explanandum import build, contract, normalization, outputs, wrappers
 from explainers.explanandum.cutouts import cut_outs
 from explainers.functional import seeds
 from explainers.optimizers import OptimizerOptions
@@ -61,11 +61,12 @@ class Classifier(LightningModule):
         freeze_statistics: Whether BatchNorm keeps its running statistics, which cut-outs would
             distort.
         seed: Seed of the cut-outs.
+        weights_key: Entry of the weights file, or prefix of its names, if several fit.
 
     Raises:
-        ValueError: If a name in `head` is not a module of the model, if `cut_outs` is not in
-            [0, 1], or if it is used with a single-label classifier, for which an image always shows
-            a class.
+        ValueError: If mean or std cannot be those of images in [0, 1], if a name in `head` is not
+            a module of the model, if `cut_outs` is not in [0, 1], or if it is used with a
+            single-label classifier, for which an image always shows a class.
     """
 
     mean: Tensor
@@ -88,6 +89,7 @@ class Classifier(LightningModule):
         cut_outs: float = 0.0,
         freeze_statistics: bool = False,
         seed: int = 0,
+        weights_key: str | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 <= cut_outs <= 1.0 or (cut_outs and not multi_label):
@@ -103,19 +105,19 @@ class Classifier(LightningModule):
         self.optimizer = complete(optimizer, defaults)
         self.hparams["optimizer"] = dict(self.optimizer)
         if isinstance(model, str):
-            self.network = build.build(model, num_classes, pretrained, weights, True, model_args)
+            self.network = build.build(
+                model, num_classes, pretrained, weights, True, model_args, weights_key
+            )
             own = build.data_config(model, self.network)
         else:
-            self.network, own = model, build.data_config("", model)
-        for name, value, default in (
-            ("mean", mean, [0.485, 0.456, 0.406]),
-            ("std", std, [0.229, 0.224, 0.225]),
-        ):
-            self.hparams[name] = [float(v) for v in value or own[name] or default]
-            self.register_buffer(
-                name, torch.tensor(self.hparams[name]).view(1, 3, 1, 1), persistent=False
-            )
-        self.multi_label, self.smoothing = multi_label, smoothing
+            self.network = wrappers.unwrap(model)
+            own = build.data_config("", self.network)
+        self.channels = contract.input_channels(self.network)
+        given = {"mean": mean, "std": std}
+        for name, numbers in normalization.stated(given, own, self.channels).items():
+            self.hparams[name] = numbers
+            self.register_buffer(name, normalization.plane(numbers), persistent=False)
+        self.num_classes, self.multi_label, self.smoothing = num_classes, multi_label, smoothing
         self.cut_outs, self.freeze_statistics, self.seed = cut_outs, freeze_statistics, seed
         self.head = list(head) if head else None
         if self.head:
@@ -127,7 +129,9 @@ class Classifier(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
-        return cast(Tensor, self.network((images - self.mean) / self.std))
+        inputs = (images - self.mean) / self.std
+        output = self.network(normalization.gray(inputs) if self.channels == 1 else inputs)
+        return outputs.take(output, outputs.find(output, len(images), self.num_classes))
 
     def train(self, mode: bool = True) -> "Classifier":
         """Sets the trained modules to train mode. Frozen modules stay in eval mode."""
@@ -205,9 +209,21 @@ class Classifier(LightningModule):
         changed = {
             "pretrained": False,
             "weights": None,
+            "weights_key": None,
             "class_names": list(names) if names else None,
         }
         checkpoint["hyper_parameters"] = dict(self.hparams) | changed
+        checkpoint["trained"] = self._trained(data)
+
+    def _trained(self, data: Any) -> dict[str, Any]:
+        """Image size of the training, and accuracy or F1 of the last validation, if any."""
+        found: dict[str, Any] = {}
+        if size := getattr(data, "image_size", None):
+            found["input_size"] = [size] * 2 if isinstance(size, int) else [int(s) for s in size]
+        figures = getattr(self._trainer, "callback_metrics", {})
+        if (figure := figures.get("val/f1" if self.multi_label else "val/top1")) is not None:
+            found["expected_accuracy"] = float(figure)
+        return found
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

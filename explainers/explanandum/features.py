@@ -1,47 +1,145 @@
 """Intermediate features of a classifier as a pyramid of maps, for CNNs and for ViTs."""
 
 import itertools
-from typing import TypeVar
+import math
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from explainers.explanandum import layouts, precision, taps
+
 Level = TypeVar("Level")
 
 
-def as_map(features: Tensor, aspect: float) -> Tensor:
-    """Tokens (B, prefix + h * w, C) as maps (B, C, h, w) with h / w close to the given aspect.
+class NotDefinedError(ValueError):
+    """The method cannot explain this classifier. A comparison shows its figures as missing."""
 
-    The number of prefix tokens, at most 5, is found from the number of tokens. Maps are returned
-    unchanged.
+
+def stages(explanandum: Any) -> list[str]:
+    """Names of the layers that are the stages of a classifier, from shallow to deep.
+
+    These are the explanandum's `feature_layers`, or else the stages that timm lists, or else the
+    layers that `found_stages` finds. For a plain ViT these are all of its blocks.
 
     Raises:
-        ValueError: If no such grid exists.
+        ValueError: If one of the `feature_layers` gives no maps.
+        NotDefinedError: If the stages are not known.
     """
-    if features.ndim == 4:
-        return features
-    count = features.shape[1]
-    for prefix in range(6):  # class, distillation and register tokens
-        height = round(((count - prefix) * aspect) ** 0.5)
-        if (
-            height
-            and (count - prefix) % height == 0
-            and abs(height**2 / (count - prefix) / aspect - 1) < 0.05
-        ):
-            return features[:, prefix:].mT.reshape(*features[:, 0].shape, height, -1)
-    raise ValueError(f"cannot lay {count} tokens out as a grid of aspect {aspect:.2f}")
+    if named := explanandum.feature_layers:
+        for name in named:
+            layouts.of(explanandum, name)
+        return list(named)
+    info = getattr(explanandum.model, "feature_info", None) or []
+    listed = [str(level["module"]) for level in info if level["reduction"] >= 2]
+    for names in (listed, found_stages(explanandum)):
+        known = [explanandum.layers.get(name) for name in names]
+        if names and all(layer and layer.layout for layer in known):
+            _, rest = layouts.swapped(explanandum, names[-1], positions=False)
+            if rest < 0.05:  # nothing goes around the last stage
+                return names
+    raise NotDefinedError(
+        f"{type(explanandum.model).__name__} has no known stages: name them, "
+        "feature_layers: [layer1, layer2, ...] (names as in model.named_modules())"
+    )
 
 
-def stages(model: nn.Module, named: list[str] | None) -> list[str]:
-    """Names of the modules whose outputs make the pyramid: `named`, or else timm's stages.
+def five_stages(explanandum: Any) -> list[str]:
+    """The `stages`, or five of them if there are more of the same resolution, as in a plain ViT."""
+    names = stages(explanandum)
+    grids = {layouts.of(explanandum, name).grid for name in names}
+    return five_of(names) if len(names) > 5 and len(grids) == 1 else names
 
-    The list is empty if the stages are not known.
+
+def found_stages(explanandum: Any) -> list[str]:
+    """Names of layers that make a pyramid, in any network, by the trial of its layers.
+
+    They are the last layer of each resolution, from half that of the image on. Resolutions count as
+    the same if they round to the same power of 2. Of the modules, those are considered that are
+    nested the least while showing the most resolutions, such as `layer1` to `layer4` of a ResNet,
+    or `features.1` to `features.7` of a Swin transformer. Resolutions must not rise again.
+
+    If all layers have the same resolution, as in a ViT, they are the most numerous modules that
+    stand side by side and are of the same class, such as `encoder.layers.encoder_layer_0` and on.
     """
-    info = [level for level in getattr(model, "feature_info", []) if level["reduction"] >= 2]
-    names = [str(level["module"]) for level in info]
-    plain = len(names) > 5 and len({level["reduction"] for level in info}) == 1
-    return named or (five_of(names) if plain else names)
+    height, width = explanandum.input_size
+    modules = dict(explanandum.model.named_modules())
+    grids = {
+        name: layer.layout.grid
+        for name, layer in explanandum.layers.items()
+        if layer.layout and not isinstance(modules[name], nn.AdaptiveAvgPool2d)
+    }
+    octaves = {
+        name: round(math.log2(height * width / (rows * columns)) / 2)
+        for name, (rows, columns) in grids.items()
+    }
+    best: dict[int, str] = {}
+    for depth in sorted({name.count(".") for name in octaves}):
+        names = [name for name, octave in octaves.items() if octave and name.count(".") <= depth]
+        areas = [math.prod(grids[name]) for name in names]
+        levels = {octaves[name]: name for name in names}
+        if areas == sorted(areas, reverse=True) and len(levels) > len(best):
+            best = levels
+    chosen = list(best.values())
+    if len(chosen) > 1 and grids[chosen[-1]] == (1, 1) and max(grids[chosen[-2]]) > 2:
+        del chosen[-1]  # behind the pooling
+    if len(chosen) > 1:
+        return chosen
+    alike: dict[Any, list[str]] = {}
+    for name in octaves:
+        alike.setdefault((name.rpartition(".")[0], type(modules[name])), []).append(name)
+    blocks = max(alike.values(), key=len, default=[])
+    return blocks if len(blocks) > 5 and octaves[blocks[0]] else chosen
+
+
+def sources(explanandum: Any) -> list[str]:
+    """Names of the layers that `read` records, empty if timm's network gives its features itself.
+
+    Raises:
+        ValueError: If one of the `feature_layers` gives no maps.
+        NotDefinedError: If the stages are not known.
+    """
+    if not explanandum.feature_layers and _gives_features(explanandum):
+        return []
+    return stages(explanandum)
+
+
+def _gives_features(explanandum: Any) -> bool:
+    """Whether timm's `forward_intermediates` gives maps, and its head the same logits."""
+    model = explanandum.model
+    if not (hasattr(model, "forward_intermediates") and hasattr(model, "forward_head")):
+        return False
+    size = (explanandum.input_size[0], explanandum.input_size[1])
+    images = layouts.trial_images(size).to(explanandum.mean.device)
+    inputs = explanandum._inputs(images)
+    with layouts.trying(explanandum), precision.passes(explanandum):
+        exact = model(inputs)
+        try:
+            levels, logits = intermediates(model, inputs)
+            close = bool((logits - exact).norm() <= 0.01 * exact.norm())
+            found = [layouts.seen(level, size).layout for level in levels]
+        except Exception:  # whatever a family of timm raises that does not support it
+            return False
+    return close and bool(found) and all(each and each.kind == "maps" for each in found)
+
+
+def intermediates(model: Any, inputs: Tensor) -> tuple[list[Tensor], Any]:
+    """Features of a network of timm from stride 2 on, and its output."""
+    last, levels = model.forward_intermediates(inputs)
+    return [f for f in levels if f.shape[-1] < inputs.shape[-1]], model.forward_head(last)
+
+
+def read(explanandum: Any, inputs: Tensor) -> tuple[list[Tensor], Any]:
+    """Feature pyramid and output of the network of an explanandum, for normalized inputs."""
+    model, names = explanandum.model, explanandum.sources
+    if not names:
+        levels, output = intermediates(model, inputs)
+    else:
+        with taps.recorded(model, names) as found:
+            output = model(inputs)
+        levels = [layouts.of(explanandum, n).to_maps(found[n], inputs.shape) for n in names]
+    return pyramid(levels, inputs.shape[-2:]), output
 
 
 def five_of(blocks: list[Level]) -> list[Level]:
@@ -65,7 +163,3 @@ def pyramid(levels: list[Tensor], size: torch.Size) -> list[Tensor]:
     chosen = five_of(levels)
     sizes = [(-(-size[0] // s), -(-size[1] // s)) for s in (2, 4, 8, 16, 32)]
     return [F.interpolate(f, size=s, mode="nearest") for f, s in zip(chosen, sizes, strict=True)]
-
-
-class NotDefinedError(ValueError):
-    """The method cannot explain this classifier. A comparison shows its figures as missing."""

@@ -1,5 +1,7 @@
 """The explanandum: a frozen image classifier that takes images in [0, 1]."""
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -7,7 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explainers import files
-from explainers.explanandum import build, features, taps
+from explainers.explanandum import (
+    build,
+    contract,
+    features,
+    layouts,
+    normalization,
+    outputs,
+    precision,
+    selection,
+    wrappers,
+)
+from explainers.explanandum import weights as weight_files
 from explainers.functional import fills
 from explainers.functional.fills import Fill, FillName
 
@@ -17,34 +30,49 @@ class Explanandum(nn.Module):
 
     The images are normalized inside. The parameters never require gradients, and `train()` leaves
     the network in eval mode, so that BatchNorm and dropout keep their behavior after training.
-    Gradients with respect to the images are available.
+    Gradients with respect to the images are available. Whatever the data type of the network, the
+    logits are float32, or float64 if it computes so.
+
+    A pass of a few random images at construction checks that the network returns logits (B, K),
+    without a softmax or sigmoid. It may return them as `.logits` of an object, or in a tuple or
+    dict. A single output z is read as two classes with the logits [0, z], or as one class with
+    `multi_label`. For networks of gray images, these are made inside (ITU-R BT.601).
 
     Args:
         model: Name of a timm model, "torchvision/<name>", "package.module:callable", the path of a
-            `Classifier` checkpoint (.ckpt), or a module from normalized images to logits.
-        weights: Path of a local `.safetensors`, `.pth` or `.pt` file with the network's state dict.
+            `Classifier` checkpoint (.ckpt), or a module from normalized images to logits. Wrappers
+            such as `nn.DataParallel` or the result of `torch.compile` are taken off.
+        weights: Path of a local file of torch or safetensors with the network's state dict.
         pretrained: Whether to download the library's weights.
         num_classes: Number of outputs of the head. None keeps that of the architecture.
         model_args: Further keyword arguments of the architecture.
         multi_label: Whether probabilities are computed by a sigmoid instead of a softmax.
         classes: Indices of the logits to keep, in this order. The others are dropped before the
             softmax or sigmoid. None keeps all.
-        class_names: Name of each class, or of each kept class if `classes` is given. None takes
-            those of the model's library or checkpoint, else "class 0" and so on.
+        class_names: Name of each class. If `classes` is given, the names of the kept classes or of
+            all. None takes those of the model's library or checkpoint, else "class 0" and so on.
         mean: Mean of each channel of images in [0, 1], for the normalization. None takes the
             model's own.
         std: Standard deviation of each channel, for the normalization. None takes the model's own.
         input_size: Height and width that the model was made for. None takes the model's own.
         feature_layers: Names of the modules whose outputs make the feature pyramid, from shallow to
-            deep. Needed for models that are not from timm.
+            deep. None takes the stages that are found, see `features.stages`.
         in_checkpoint: Whether to write the weights into every explainer's checkpoint, so that one
             file is enough. False keeps the checkpoints small. The same arguments must then find the
             weights again when a checkpoint is loaded.
+        expected_accuracy: Accuracy in [0, 1] that the classifier is known to have, or F1 with
+            `multi_label`. None takes that of the last validation from a `Classifier` checkpoint.
+        weights_key: Entry of the weights file, or prefix of its names, if several fit.
+
+    Raises:
+        ValueError: If the classifier or its output is none of these, or an argument does not fit.
+        FileNotFoundError: If a file does not exist.
     """
 
     mean: Tensor
     std: Tensor
 
+    @torch.inference_mode(False)  # where nothing could be differentiated through the weights
     def __init__(
         self,
         model: str | nn.Module,
@@ -60,67 +88,59 @@ class Explanandum(nn.Module):
         input_size: list[int] | None = None,
         feature_layers: list[str] | None = None,
         in_checkpoint: bool = True,
+        expected_accuracy: float | None = None,
+        weights_key: str | None = None,
     ) -> None:
         super().__init__()
         self.pretrained, self.weights, self.in_checkpoint = pretrained, weights, in_checkpoint
+        self.weights_key = weights_key
         self.source = model if isinstance(model, str) else None
         state: dict[str, Tensor] = {}
         given: dict[str, Any] = {}
         if isinstance(model, str) and model.endswith(".ckpt"):
             given, state = files.read_classifier(model)
-            model, num_classes, model_args = (
-                given["model"],
-                given["num_classes"],
-                given["model_args"],
-            )
-            multi_label, class_names = given["multi_label"], class_names or given["class_names"]
+            model, num_classes = given["model"], given["num_classes"]
+            model_args, multi_label = given["model_args"], given["multi_label"]
         self.architecture = model if isinstance(model, str) else None
         self.model_args, self.head_width = dict(model_args or {}), num_classes
         self.multi_label = multi_label
         if isinstance(model, str):
-            self.model = build.build(model, num_classes, pretrained, weights, model_args=model_args)
-            own = build.data_config(model, self.model) | {
-                k: v for k, v in given.items() if v is not None
-            }
+            files_of = (model, num_classes, pretrained, weights)
+            self.model = build.build(*files_of, model_args=model_args, weights_key=weights_key)
         else:
-            self.model, own = model, build.data_config("", model)
+            self.model = wrappers.unwrap(model)
+        own = build.data_config(self.architecture or "", self.model)
+        own |= {name: value for name, value in given.items() if value is not None}
         if state:
-            self.model.load_state_dict(state)
-        self.input_size = list(input_size or own["input_size"] or (224, 224))
-        self.feature_layers = feature_layers
-        for name, value, default in (
-            ("mean", mean, [0.485, 0.456, 0.406]),
-            ("std", std, [0.229, 0.224, 0.225]),
-        ):
-            channels = torch.tensor([float(v) for v in value or own[name] or default])
-            self.register_buffer(name, channels.view(1, 3, 1, 1), persistent=False)
-
+            weight_files.load_state(self.model, state, False, str(self.source))
+        # Until weights are loaded. A callable has its own.
+        named = isinstance(model, str) and ":" not in model
+        self.untrained = named and not (pretrained or weights or state)
         self.model.requires_grad_(False)
         self.eval()
-        self.head_classes = num_classes or self._count_classes()
-        self.classes = list(classes) if classes is not None else None
-        if self.classes and not 0 <= min(self.classes) <= max(self.classes) < self.head_classes:
-            raise ValueError(
-                f"classes must lie in [0, {self.head_classes - 1}], got {self.classes}"
-            )
+        self.autocast_dtype: torch.dtype | None = None  # see `precision.exact`
+        size = input_size or own["input_size"]
+        values: dict[str, Any] = {"mean": mean, "std": std}
+        trial = contract.trial(
+            self.model, normalization.stated(values, own), size, num_classes, multi_label
+        )
+        self.reading, self.input_size, self.channels = trial.reading, trial.size, trial.channels
+        new_head = weights is not None and num_classes not in (None, own["pretrained_classes"])
+        values = normalization.settled(self.model, values, own, self.channels, new_head)
+        self.register_buffer("mean", normalization.plane(values["mean"]), persistent=False)
+        self.register_buffer("std", normalization.plane(values["std"]), persistent=False)
+        self.feature_layers = feature_layers
+        # Of one output z, the logits are [0, z].
+        self.head_classes = 2 if trial.units == 1 and not multi_label else trial.units
+        self.classes = selection.kept_classes(classes, self.head_classes, multi_label)
         self.num_classes = len(self.classes) if self.classes else self.head_classes
-        self.class_names = self._names(class_names, own["class_names"])
-
-    def _count_classes(self) -> int:
-        if isinstance(count := getattr(self.model, "num_classes", None), int):
-            return count
-        size = self.input_size
-        with torch.no_grad():
-            return int(self.model(torch.zeros(1, 3, *size)).shape[1])
-
-    def _names(self, names: list[str] | None, own: list[str] | None) -> list[str]:
-        if names is None and own is not None and len(own) == self.head_classes:
-            names = [own[c] for c in self.classes] if self.classes else list(own)
-        if names is None:
-            names = [f"class {c}" for c in self.classes or range(self.num_classes)]
-        if len(names) != self.num_classes:
-            raise ValueError(f"expected {self.num_classes} class names, got {len(names)}")
-        return list(names)
+        self.class_names = selection.class_names(
+            class_names, own["class_names"], self.head_classes, self.classes
+        )
+        if expected_accuracy is not None and not 0.0 <= expected_accuracy <= 1.0:
+            raise ValueError(f"expected_accuracy must lie in [0, 1], got {expected_accuracy}")
+        stated = given.get("expected_accuracy")
+        self.expected_accuracy = stated if expected_accuracy is None else expected_accuracy
 
     @property
     def config(self) -> dict[str, Any]:
@@ -135,24 +155,42 @@ class Explanandum(nn.Module):
             "multi_label": self.multi_label,
             "classes": self.classes,
             "class_names": self.class_names,
-            "mean": self.mean.flatten().tolist(),
-            "std": self.std.flatten().tolist(),
+            "mean": self.mean.flatten()[: self.channels].tolist(),
+            "std": self.std.flatten()[: self.channels].tolist(),
             "input_size": self.input_size,
             "feature_layers": self.feature_layers,
             "in_checkpoint": stored,
+            "expected_accuracy": self.expected_accuracy,
+            "weights_key": None if stored else self.weights_key,
         }
 
     def train(self, mode: bool = True) -> "Explanandum":
         """Stays in eval mode, whatever the argument, so that BatchNorm and dropout never change."""
         return super().train(False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Explanandum":
+        """Moves or converts the network. Mean and std stay exact, at least in float32."""
+        exact = {"mean": self.mean, "std": self.std}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for key, before in exact.items():
+            after = getattr(self, key)
+            dtype = torch.promote_types(after.dtype, torch.float32)
+            setattr(self, key, before.to(after.device, dtype))
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.untrained = False
+
     def normalize(self, images: Tensor) -> Tensor:
-        """Input of the network, normalized from images (B, 3, H, W) in [0, 1]."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
-        # In the memory layout of the images: broadcasting (1, 3, 1, 1) is three times slower.
-        plane = torch.zeros_like(images[:1])
-        return (images - (plane + self.mean)).div_(plane + self.std)
+        """Normalized images (B, 3, H, W), of images in [0, 1], in the data type of the images."""
+        return normalization.normalize(images, self.mean, self.std).to(images.dtype)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """Input of the network, in its channels and its data type, normalized in float32."""
+        inputs = normalization.normalize(images, self.mean, self.std)
+        inputs = normalization.gray(inputs) if self.channels == 1 else inputs
+        return inputs.to(precision.own_dtype(self.model) or inputs.dtype)
 
     def fill(
         self,
@@ -181,9 +219,20 @@ class Explanandum(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""
-        return self._slice(self.model(self.normalize(images)))
+        inputs = self._inputs(images)
+        with contract.network_pass(self, images):
+            output = self.model(inputs)
+        return self._logits(output, images.shape[0])
 
-    def _slice(self, logits: Tensor) -> Tensor:
+    def _logits(self, output: Any, count: int) -> Tensor:
+        """Logits (B, num_classes) in the output of the network, at least in float32."""
+        if self.reading is None:
+            width = self.head_width or self.head_classes
+            self.reading = contract.checked(output, count, width, self.multi_label)
+        logits = outputs.read(output, self.reading, count)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.head_classes > self.reading.units:
+            logits = F.pad(logits, (1, 0))  # [0, z]: their softmax is the sigmoid of z
         return logits if self.classes is None else logits[:, self.classes]
 
     def to_probabilities(self, logits: Tensor) -> Tensor:
@@ -218,32 +267,30 @@ class Explanandum(nn.Module):
         """Feature pyramid, shallow to deep: maps (B, C_i, h_i, w_i) of decreasing resolution."""
         return self.features_and_logits(images)[0]
 
+    @cached_property
+    def layers(self) -> dict[str, layouts.Layer]:
+        """Layout of the output of each layer, found by a trial pass, see `layouts.trial`."""
+        return layouts.trial(self)
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Names of the layers of the feature pyramid, see `features.sources`."""
+        return features.sources(self)
+
     def features_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Feature pyramid and logits (B, num_classes), from one forward pass.
 
-        The levels of a CNN are its stages from stride 2 on. A plain ViT has a single resolution:
-        five of its blocks, evenly spaced, are resized by nearest neighbor to strides 2, 4, 8, 16
-        and 32 (Ra-NEM, section 5).
+        The levels of a CNN are its stages from stride 2 on, see `features.stages`. A plain ViT has
+        a single resolution: five of its blocks, evenly spaced, are resized by nearest neighbor to
+        strides 2, 4, 8, 16 and 32 (Ra-NEM, section 5).
 
         Raises:
-            ValueError: If the model is not from timm and `feature_layers` is not given.
+            ValueError: If one of the `feature_layers` gives no maps.
+            NotDefinedError: If the stages of the classifier are not known.
         """
-        inputs = self.normalize(images)
-        if self.feature_layers:
-            with taps.recorded(self.model, self.feature_layers) as outputs:
-                logits = self.model(inputs)
-            height, width = images.shape[-2:]
-            levels = [
-                features.as_map(outputs[name], height / width) for name in self.feature_layers
-            ]
-        elif hasattr(self.model, "forward_intermediates"):
-            timm_model: Any = self.model
-            last, levels = timm_model.forward_intermediates(inputs)
-            logits = timm_model.forward_head(last)
-            levels = [f for f in levels if f.shape[-1] < inputs.shape[-1]]
-        else:
-            raise ValueError(
-                f"{type(self.model).__name__} has no known feature pyramid; name its layers: "
-                "feature_layers: [layer1, layer2, ...] (names as in model.named_modules())"
-            )
-        return features.pyramid(levels, images.shape[-2:]), self._slice(logits)
+        inputs, _ = self._inputs(images), self.sources
+        with contract.network_pass(self, images):
+            levels, output = features.read(self, inputs)
+        if self.autocast_dtype is not None:
+            levels = [level.float() for level in levels]
+        return levels, self._logits(output, images.shape[0])

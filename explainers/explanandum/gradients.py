@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers.explanandum import features
+from explainers.explanandum import features, layouts
 from explainers.explanandum.features import NotDefinedError
 from explainers.explanandum.frozen import Explanandum
-from explainers.explanandum.taps import recorded, tapped
+from explainers.explanandum.taps import tapped
 from explainers.functional.losses import log_odds
+
+TRIES = 40  # layers from the end that may be the last one with positions
 
 
 @torch.enable_grad()
@@ -34,14 +36,13 @@ def activation_maps(
     """
     with tapped(explanandum.model, [layer]) as taps:
         logits = explanandum(images.detach())
-    size = (images.shape[-2], images.shape[-1])
-    values = spatial(explanandum.model, taps[layer].detach(), size)
+    layout, size = layouts.of(explanandum, layer), images.shape[-2:]
+    values = layout.to_maps(taps[layer].detach(), images.shape)
     found = []
     for column in classes.unbind(1):
         score = logits.gather(1, column[:, None]).sum()
         raw = torch.autograd.grad(score, taps[layer], retain_graph=True)[0]
-        grads = spatial(explanandum.model, raw, size)
-        weights = weigh(values, grads)[:, :, None, None]  # (B, C, 1, 1)
+        weights = weigh(values, layout.to_maps(raw, images.shape))[:, :, None, None]  # (B, C, 1, 1)
         found.append((weights * values).sum(dim=1).relu())
     return F.interpolate(torch.stack(found, dim=1), size=size, mode="bilinear")
 
@@ -53,16 +54,18 @@ def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> T
     Raises:
         NotDefinedError: If the stages of the classifier are not known.
     """
-    with tapped(explanandum.model, checked_stages(explanandum)) as taps:
+    names = features.five_stages(explanandum)
+    layout_of = [layouts.of(explanandum, name) for name in names]
+    with tapped(explanandum.model, names) as taps:
         logits = explanandum(images.detach())
-    values, size = list(taps.values()), (images.shape[-2], images.shape[-1])
+    values, size = [taps[name] for name in names], images.shape[-2:]
     found = []
     for column in classes.unbind(1):
         odds = log_odds(logits, column, explanandum.multi_label).sum()
         grads = torch.autograd.grad(odds, values, retain_graph=True)
         stages = [
-            spatial(explanandum.model, (v.detach() * g).float(), size).sum(dim=1, keepdim=True)
-            for v, g in zip(values, grads, strict=True)
+            layout.to_maps((v.detach() * g).float(), images.shape).sum(dim=1, keepdim=True)
+            for layout, v, g in zip(layout_of, values, grads, strict=True)
         ]
         upsampled = [
             F.interpolate(standardise(stage.relu()), size=size, mode="bilinear") for stage in stages
@@ -78,39 +81,23 @@ def standardise(maps: Tensor) -> Tensor:
     return centred / deviation.clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def checked_stages(explanandum: Explanandum) -> list[str]:
-    """Names of the modules that are the stages of the classifier, see `features.stages`.
-
-    Raises:
-        NotDefinedError: If the stages are not known.
-    """
-    if not (names := features.stages(explanandum.model, explanandum.feature_layers)):
-        raise NotDefinedError(
-            f"{type(explanandum.model).__name__} has no known stages: name them, "
-            "feature_layers: [layer1, layer2, ...] (names as in model.named_modules())"
-        )
-    return names
-
-
-def spatial(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Output of a layer as maps (B, C, h, w), for tokens and for channels-last maps too."""
-    last = values.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC"
-    return features.as_map(values.movedim(-1, 1) if last else values, size[0] / size[1])
-
-
 def checked_layer(
     explanandum: Explanandum, layer: str | None, place: Literal["last", "middle"] = "last"
 ) -> str:
     """Name of the given layer, or else of the default layer at `place`, see `default_layer`.
 
     Raises:
-        ValueError: If there is no such layer.
+        ValueError: If there is no such layer, or its output is neither maps nor tokens of more than
+            one position.
         NotDefinedError: If no layer is given and there is no default.
     """
-    names = [name for name, _ in explanandum.model.named_modules()]
-    if layer is not None and layer not in names:
-        raise ValueError(f"no module {layer!r} in the explanandum; its last ones: {names[-8:]}")
-    return default_layer(explanandum, place) if layer is None else layer
+    name = default_layer(explanandum, place) if layer is None else layer
+    if layouts.of(explanandum, name).grid == (1, 1):
+        raise ValueError(
+            f"layer {name!r} has a single position for images of {explanandum.input_size[0]} x "
+            f"{explanandum.input_size[1]}, so that its map is constant: name an earlier layer"
+        )
+    return name
 
 
 def default_layer(explanandum: Explanandum, place: Literal["last", "middle"] = "last") -> str:
@@ -121,51 +108,46 @@ def default_layer(explanandum: Explanandum, place: Literal["last", "middle"] = "
         - The last of the explanandum's `feature_layers`.
         - The first norm of the last block of a timm ViT, as is customary. After it, only the class
           token influences the logits.
-        - The last module before the pooling whose output is a map of more than one pixel, found
-          with a trial image (layer4 of a ResNet, bn2 of an EfficientNet).
+        - The last module before the pooling that gives maps or tokens of more than one position
+          which determine the logits, found by trial passes (layer4 of a ResNet, bn2 of an
+          EfficientNet). If the tokens include one of the class, it is enough that the others
+          influence the logits (the first norm of the last block of torchvision's ViT).
 
-    "middle" is the middle one of `feature_layers`, or else of timm's stages from stride 2 on. This
-    is stride 8 for most CNNs (layer2 of a ResNet), and the last block in the first half of a ViT.
+    "middle" is the middle one of `features.stages`. This is stride 8 for most CNNs (layer2 of a
+    ResNet), and the last block in the first half of a ViT.
 
     Raises:
+        ValueError: If one of the `feature_layers` gives no maps.
         NotDefinedError: If there is no such layer.
     """
-    model, named = explanandum.model, explanandum.feature_layers
     if place == "middle":
-        info = getattr(model, "feature_info", [])
-        layers = named or [str(level["module"]) for level in info if level["reduction"] >= 2]
-        if not layers:
-            raise NotDefinedError(
-                f"{type(model).__name__} has no known feature pyramid: set layer to the name of a "
-                "module in its middle, as in named_modules()"
-            )
-        return layers[(len(layers) - 1) // 2]
-    if named:
+        names = features.stages(explanandum)
+        return names[(len(names) - 1) // 2]
+    if named := explanandum.feature_layers:
         return named[-1]
-    blocks = list(getattr(model, "blocks", []))
+    blocks = list(getattr(explanandum.model, "blocks", []))
     if blocks and hasattr(blocks[-1], "norm1"):
-        return f"blocks.{len(blocks) - 1}.norm1"
-    return _probe(explanandum)
+        name = f"blocks.{len(blocks) - 1}.norm1"
+        if name in explanandum.layers and explanandum.layers[name].layout:
+            return name
+    return _last(explanandum)
 
 
-@torch.no_grad()
-def _probe(explanandum: Explanandum) -> str:
-    model = explanandum.model
-    modules = {name: module for name, module in model.named_modules() if name}
-    trial = explanandum.mean.expand(1, 3, *explanandum.input_size)
-    with recorded(model, list(modules)) as outputs:
-        # timm's networks can stop after the features. Other networks also run their head.
-        getattr(model, "forward_features", model)(explanandum.normalize(trial))
-    spatial = [
-        name
-        for name, output in outputs.items()
-        if isinstance(output, Tensor)
-        and (output.ndim == 3 or (output.ndim == 4 and min(output.shape[2:]) > 1))
+def _last(explanandum: Explanandum) -> str:
+    modules = dict(explanandum.model.named_modules())
+    places = [
+        (name, layer.layout)
+        for name, layer in explanandum.layers.items()
+        if layer.layout
+        and layer.layout.grid != (1, 1)
         and not isinstance(modules[name], nn.AdaptiveAvgPool2d)
     ]
-    if not spatial or outputs[spatial[-1]].ndim == 3:
-        raise NotDefinedError(
-            f"{type(model).__name__} has no known spatial features: set layer to the name of a "
-            f"module, as in named_modules(); its last ones: {list(modules)[-8:]}"
-        )
-    return spatial[-1]
+    for name, layout in places[: -TRIES - 1 : -1]:
+        change, rest = layouts.swapped(explanandum, name, positions=True)
+        class_token = layout.prefix and change > 0.001 and features.stages(explanandum)
+        if rest < 0.05 or class_token:
+            return name
+    raise NotDefinedError(
+        f"{type(explanandum.model).__name__} has no known spatial features: set layer to the name "
+        f"of a module, as in named_modules(); its last ones: {list(modules)[-8:]}"
+    )

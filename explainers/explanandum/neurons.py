@@ -7,38 +7,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explainers.explanandum import features
+from explainers.explanandum.layouts import Layout
 from explainers.functional.planes import resize
 
 Grid = tuple[int, int]  # rows and columns of a layer's map
 
 
-def to_neurons(output: Tensor, aspect: float, channels_last: bool) -> tuple[Tensor, Grid]:
+def to_neurons(output: Tensor, layout: Layout, shape: tuple[int, ...]) -> tuple[Tensor, Grid]:
     """Copy (B, C, P) of maps or tokens in float32, and the grid (h, w) of its last h * w positions.
 
     Args:
-        output: Maps (B, C, h, w), or (B, h, w, C) if `channels_last`, or tokens (B, P, C), the
-            first of which may not belong to a position of the image.
-        aspect: Height of the images divided by their width, from which the grid of tokens is found.
-        channels_last: Whether maps have their channels in the last dimension.
+        output: Output of a layer: maps (B, C, h, w) or (B, h, w, C), or tokens (B, P, C), the first
+            of which may not belong to a position of the image.
+        layout: Layout of the layer.
+        shape: Shape (B, 3, H, W) of the images.
 
     Raises:
-        ValueError: If the output is neither maps nor tokens.
+        ValueError: If the output does not have this layout.
     """
-    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"the layer must give maps (B, C, h, w) or tokens (B, N, C), got {shape}")
-    if output.ndim == 3:
-        neurons, maps = output.mT, features.as_map(output[:1], aspect)
-    else:
-        maps = output.movedim(-1, 1) if channels_last else output
-        neurons = maps.flatten(2)
+    maps = layout.to_maps(output, shape)
+    neurons = output.mT if layout.kind == "tokens" else maps.flatten(2)
     return neurons.to(torch.float32, copy=True), (maps.shape[-2], maps.shape[-1])
 
 
-def from_neurons(neurons: Tensor, output: Tensor, channels_last: bool) -> Tensor:
-    """Neurons (B, C, P) in the layout of the layer's `output`: the inverse of `to_neurons`."""
-    last = output.ndim == 3 or channels_last
+def from_neurons(neurons: Tensor, output: Tensor, layout: Layout) -> Tensor:
+    """Neurons (B, C, P) in the form of the layer's `output`: the inverse of `to_neurons`."""
+    last = layout.kind != "maps"
     return (neurons.mT if last else neurons).reshape(output.shape).to(output)
 
 

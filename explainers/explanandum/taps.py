@@ -2,12 +2,34 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 
 @contextmanager
-def recorded(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
+def watched(model: nn.Module, names: list[str], look: Callable[[str, Any], None]) -> Iterator[None]:
+    """Calls `look(name, output)` whenever one of the named modules ends, during the `with` block.
+
+    Raises:
+        ValueError: If there is no such module.
+    """
+    modules, handles = dict(model.named_modules()), []
+    if missing := [name for name in names if name not in modules]:
+        raise ValueError(
+            f"no module {missing[0]!r} in {type(model).__name__}; some names: {list(modules)[1:8]}"
+        )
+    try:
+        for name in names:
+            handles.append(modules[name].register_forward_hook(lambda *a, n=name: look(n, a[2])))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def recorded(model: nn.Module, names: list[str]) -> Iterator[dict[str, Any]]:
     """Records the outputs of the named modules during the `with` block.
 
     Yields:
@@ -16,20 +38,9 @@ def recorded(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
     Raises:
         ValueError: If there is no such module.
     """
-    modules, outputs, handles = dict(model.named_modules()), {}, []
-    if missing := [name for name in names if name not in modules]:
-        raise ValueError(
-            f"no module {missing[0]!r} in {type(model).__name__}; some names: {list(modules)[1:8]}"
-        )
-    try:
-        for name in names:
-            handles.append(
-                modules[name].register_forward_hook(lambda *a, n=name: outputs.update({n: a[2]}))
-            )
+    outputs: dict[str, Any] = {}
+    with watched(model, names, lambda name, output: outputs.update({name: output})):
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

@@ -82,10 +82,11 @@ def fill(
     Raises:
         ValueError: If the name is unknown, or an argument that the fill needs is missing.
     """
+    mean = mean.to(images)
     if name == "mean":
-        return mean.to(images)
+        return mean
     if name == "black":
-        return torch.zeros_like(mean).to(images)
+        return torch.zeros_like(mean)
     if name == "kernel_blur":
         return kernel_blur(images, mean)
     if name == "blur":
@@ -96,7 +97,7 @@ def fill(
         if std is None:
             raise ValueError("the fill 'noise' needs std")
         noise = torch.randn(images.shape[1:], generator=generator)
-        return mean.to(images) + std.to(images) * noise.to(images)
+        return mean + std.to(images) * noise.to(images)
     if name == "images":
         return _other_images(images, bank, generator)
     raise ValueError(f"unknown fill {name!r}; expected one of {', '.join(get_args(FillName))}")

@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Pixels whose values differ by at most this count as equal. All pixels start equal, and rounding,
+# about 1e-6, must not decide which of them belong to the mask.
+TIE = 1e-5
+
 
 def widen(values: Tensor) -> Tensor:
     """Converts half precision to float32. Values in float32 and float64 are returned unchanged."""
@@ -62,6 +66,52 @@ def area_bounds(masks: Tensor, lower: float, upper: float) -> Tensor:
     missing = at_least - brightest[:, :at_least].sum(dim=1)
     excess = pixels.sum(dim=1) - brightest.sum(dim=1)
     return (missing + excess) / total
+
+
+def area_gap(
+    masks: Tensor, areas: list[float], ties: Literal["shared", "sorted"] = "shared"
+) -> Tensor:
+    """Mean squared difference between the sorted pixels of masks and a step of the given area.
+
+    For an area of K pixels, the step is 1 for the K largest pixels of the mask and 0 for the rest.
+    A pixel m thus contributes (1 - m)^2 if it is among the K largest, and m^2 otherwise. Pixels
+    that tie with the K-th largest, up to rounding (`TIE`), share the places that are left: each
+    belongs to the K largest by the same fraction.
+
+    Source: Fong et al. 2019, divided by the number of pixels as in TorchRay.
+
+    Args:
+        masks: Masks (n, A, H, W) in [0, 1].
+        areas: Areas of the A masks as fractions of the image. Each is rounded to a number of
+            pixels, but to at least one.
+        ties: Pixels that count as the K largest among equal ones. "shared": all of them, by the
+            same fraction. "sorted": the last ones after sorting, as in TorchRay, which also rounds
+            the number of the other pixels down instead of rounding K. The gradients differ.
+
+    Returns:
+        Penalties (n, A) >= 0.
+
+    Example:
+        >>> area_gap(torch.tensor([[[[1.0, 0.5], [0.0, 0.5]]]]), [0.25])
+        tensor([[0.1250]])
+    """
+    pixels = masks.flatten(2)
+    total = pixels.shape[2]
+    if ties == "sorted":
+        rest = torch.tensor([int(total * (1 - area)) for area in areas], device=masks.device)
+        step = (torch.arange(total, device=masks.device) >= rest[:, None]).to(masks)
+        return (pixels.sort(dim=2, stable=True).values - step).square().mean(dim=2)
+    counts = [max(1, round(area * total)) for area in areas]
+    largest = torch.tensor(counts, device=masks.device, dtype=masks.dtype)[:, None]
+    with torch.no_grad():
+        ranked = zip(pixels.unbind(1), counts, strict=True)
+        edges = [row.kthvalue(total - count + 1, dim=1).values for row, count in ranked]
+        edge = torch.stack(edges, dim=1)[:, :, None]
+        above, tied = pixels > edge + TIE, (pixels - edge).abs() <= TIE
+        left = largest - above.sum(dim=2, keepdim=True)
+        among = above + tied * (left / tied.sum(dim=2, keepdim=True))
+    # The gap is the sum of (1 - m)^2 a + m^2 (1 - a), where a is the fraction `among`.
+    return (pixels * (pixels - 2 * among)).sum(dim=2).add(largest[:, 0]) / total
 
 
 def total_variation(

@@ -18,12 +18,16 @@ def merge(masks: Tensor, targets: Tensor) -> Tensor:
 def minmax(maps: Tensor) -> Tensor:
     """Scales each map (B, H, W) to [0, 1]. A constant map becomes 0.
 
+    Pixels that are not finite stay as they are, and the others are scaled among themselves.
+
     Example:
         >>> minmax(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])).tolist()
         [[[0.0, 1.0]], [[0.0, 0.0]]]
     """
-    low = maps.amin(dim=(-2, -1), keepdim=True)
-    span = maps.amax(dim=(-2, -1), keepdim=True) - low
-    return torch.where(
+    finite = maps.isfinite()
+    low = maps.where(finite, torch.inf).amin(dim=(-2, -1), keepdim=True)
+    span = maps.where(finite, -torch.inf).amax(dim=(-2, -1), keepdim=True) - low
+    scaled = torch.where(
         span > 0, (maps - low) / span.where(span > 0, torch.ones_like(span)), torch.zeros_like(maps)
     )
+    return scaled.where(finite, maps)

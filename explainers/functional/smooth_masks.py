@@ -31,24 +31,63 @@ def smooth_masks(parameters: Tensor, size: tuple[int, int], spacing: int, sigma:
         spacing: Side of a cell in pixels.
         sigma: Width of the kernel in pixels.
     """
-    n, areas, rows, columns = parameters.shape
-    radius = 1 + math.ceil(sigma / spacing)
-    kernel = _kernel(spacing, sigma, radius).to(parameters)
-    grids = parameters.reshape(n * areas, 1, rows, columns)
-    around = F.unfold(F.pad(grids, [radius] * 4, mode="replicate"), 2 * radius + 1)
-    pooled: Tensor = _SmoothMaximum.apply(around.mT.flatten(0, 1), kernel)
-    cells = pooled.view(n * areas, rows, columns, spacing**2).permute(0, 3, 1, 2)
-    masks = F.pixel_shuffle(cells, spacing)[:, 0, : size[0], : size[1]]
-    return masks.reshape(n, areas, *size)
+    radius = _radius(spacing, sigma)
+    padded = F.pad(parameters, [radius] * 4, mode="replicate")
+    first = spacing * radius - (spacing - 1) / 2
+    return _pool(padded, spacing, sigma, first)[..., : size[0], : size[1]]
 
 
-def _kernel(spacing: int, sigma: float, radius: int) -> Tensor:
-    """Kernel weights (spacing^2, (2 radius + 1)^2) in float64.
+def torchray_masks(parameters: Tensor, spacing: int, sigma: float) -> Tensor:
+    """Masks of TorchRay's generator, the image and a border around it, (n, A, H', W').
 
-    A row belongs to a pixel of a cell, a column to one of the cells within `radius` cells.
+    Differences from `smooth_masks`: parameters lie at the top left pixels of their cells, and
+    parameters outside the image are 0. The image begins at row and column round(sigma). Below and
+    to the right of it, the border is narrower.
+
+    Source: `MaskGenerator` of TorchRay.
+
+    Args:
+        parameters: Parameters (n, A, h, w) in [0, 1].
+        spacing: Side of a cell in pixels.
+        sigma: Width of the kernel in pixels.
     """
-    pixels = torch.arange(spacing, dtype=torch.float64) - (spacing - 1) / 2
-    line = (pixels[:, None] - spacing * torch.arange(-radius, radius + 1)).square()
+    padding = 1 + math.ceil(2 * sigma / spacing)
+    masks = _pool(F.pad(parameters, [padding] * 4), spacing, sigma, spacing * padding - sigma)
+    height, width = (side - spacing + 1 for side in masks.shape[-2:])
+    return masks[..., :height, :width]
+
+
+def _radius(spacing: int, sigma: float) -> int:
+    """Number of cells in each direction that the smooth maximum covers."""
+    return 1 + math.ceil(sigma / spacing)
+
+
+def _pool(parameters: Tensor, spacing: int, sigma: float, first: float) -> Tensor:
+    """Smooth maxima (n, A, H', W') of padded parameters, of each window of 2 radius + 1 cells.
+
+    Args:
+        parameters: Parameters (n, A, h, w), padded.
+        spacing: Side of a cell in pixels.
+        sigma: Width of the kernel in pixels.
+        first: Distance in pixels from a window's first parameter to the first pixel of its cell.
+    """
+    side = 2 * _radius(spacing, sigma) + 1
+    rows, columns = (length - side + 1 for length in parameters.shape[-2:])
+    around = F.unfold(parameters.flatten(0, 1).unsqueeze(1), side)
+    kernel = _kernel(spacing, sigma, side, first).to(parameters)
+    pooled: Tensor = _SmoothMaximum.apply(around.mT.flatten(0, 1), kernel)
+    cells = pooled.view(len(around), rows, columns, spacing**2).permute(0, 3, 1, 2)
+    masks = F.pixel_shuffle(cells, spacing)
+    return masks.reshape(*parameters.shape[:2], *masks.shape[-2:])
+
+
+def _kernel(spacing: int, sigma: float, side: int, first: float) -> Tensor:
+    """Kernel weights (spacing^2, side^2) in float64.
+
+    A row belongs to a pixel of a cell, a column to one of the parameters of its window.
+    """
+    pixels = torch.arange(spacing, dtype=torch.float64) + first
+    line = (pixels[:, None] - spacing * torch.arange(side)).square()
     distance = (line[:, None, :, None] + line[None, :, None, :]).sqrt()
     kernel = (-2 * (distance / sigma - 0.5).clamp(min=0).square()).exp()
     return kernel.flatten(2).flatten(0, 1)

@@ -18,11 +18,12 @@ def gaussian(offsets: Tensor, sigma: float, dim: int = 0) -> Tensor:
 
 
 def blur(images: Tensor, kernel_size: int, sigma: float, mean: Tensor) -> Tensor:
-    """Gaussian blur of images (B, 3, H, W) that fades to `mean` (1, 3, 1, 1) at the border."""
+    """Gaussian blur of images (B, C, H, W) that fades to `mean` (1, C, 1, 1) at the border."""
     taps = torch.arange(kernel_size, device=images.device, dtype=images.dtype) - kernel_size // 2
-    kernel = gaussian(taps, sigma).expand(3, 1, 1, -1)
-    across = F.conv2d(images - mean, kernel, padding="same", groups=3)
-    return F.conv2d(across, kernel.mT, padding="same", groups=3) + mean
+    channels = images.shape[1]
+    kernel = gaussian(taps, sigma).expand(channels, 1, 1, -1)
+    across = F.conv2d(images - mean, kernel, padding="same", groups=channels)
+    return F.conv2d(across, kernel.mT, padding="same", groups=channels) + mean
 
 
 def kernel_blur(images: Tensor, mean: Tensor, kernel_size: int = 11, sigma: float = 5.0) -> Tensor:

@@ -3,11 +3,10 @@
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum import Explanandum, features
 from explainers.explanandum.gradients import (
     activation_maps,
     checked_layer,
-    checked_stages,
     pyramid_maps,
 )
 
@@ -26,7 +25,7 @@ class GradCAM(Explainer):
         seed: Not used; every method accepts it.
 
     Raises:
-        ValueError: If there is no such layer.
+        ValueError: If there is no such layer, or it gives no maps.
         NotDefinedError: If no layer is given and no default is found.
     """
 
@@ -67,7 +66,7 @@ class GradCAMPlusPlus(Explainer):
         seed: Not used; every method accepts it.
 
     Raises:
-        ValueError: If there is no such layer, or if eps <= 0.
+        ValueError: If there is no such layer, it gives no maps, or eps <= 0.
         NotDefinedError: If no layer is given and no default is found.
     """
 
@@ -115,7 +114,7 @@ class PyramidCAM(Explainer):
 
     Args:
         explanandum: The classifier to explain. Its stages are its `feature_layers`, or else those
-            that timm lists.
+            that timm lists, or those that `features.found_stages` finds.
         seed: Not used; every method accepts it.
 
     Raises:
@@ -126,7 +125,7 @@ class PyramidCAM(Explainer):
 
     def __init__(self, explanandum: Explanandum, seed: int = 0) -> None:
         super().__init__(explanandum, seed)
-        checked_stages(explanandum)
+        features.stages(explanandum)
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) with mean 0 and variance 1."""

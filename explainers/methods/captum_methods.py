@@ -60,7 +60,6 @@ class Saliency(Explainer):
         """Maps (B, k, H, W) of several classes for each image, with a backward pass for each."""
         return torch.stack([self._map(images, column) for column in classes.unbind(1)], dim=1)
 
-    @torch.enable_grad()
     def _map(self, images: Tensor, classes: Tensor) -> Tensor:
         from captum import attr
 
@@ -125,19 +124,17 @@ class IntegratedGradients(Explainer):
         """Maps (B, k, H, W) of several classes for each image, with `n_steps` passes for each."""
         return torch.stack([self._map(images, column) for column in classes.unbind(1)], dim=1)
 
-    @torch.enable_grad()
     def _map(self, images: Tensor, classes: Tensor) -> Tensor:
         from captum import attr
 
-        inputs = images.detach()
-        start = self.explanandum.fill(self.baseline)(inputs)
+        start = self.explanandum.fill(self.baseline)(images)
         method = attr.IntegratedGradients(_scores(self.explanandum, self.score))
         parts: Tensor = method.attribute(
-            inputs,
-            start.expand_as(inputs),
+            images,
+            start.expand_as(images),
             target=classes,
             n_steps=self.n_steps,
-            internal_batch_size=max(self.internal_batch_size, len(inputs)),
+            internal_batch_size=max(self.internal_batch_size, len(images)),
         ).detach()  # (B, 3, H, W)
         if self.channels == "sum_abs":
             return parts.abs().sum(dim=1)

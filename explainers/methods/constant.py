@@ -98,7 +98,7 @@ class GroundTruth(Explainer):
 
     def feed(self, images: Tensor, masks: Tensor) -> None:
         """Store the class masks (B, K, H, W) bool of images (B, 3, H, W) until the next call."""
-        self.known = images, masks
+        self.known = images.float(), masks
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Unions (B, H, W) of the masks of the targets."""

@@ -89,7 +89,6 @@ class DeepLabExplainer(LearnedExplainer):
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Masks (B, H, W) in [0, 1], the pixelwise maximum over the targets, or 0 without any."""
-        self.check_inputs(images, targets)
         return self.network.target_masks(self.explanandum.normalize(images), targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -11,14 +11,33 @@ from torch.nn import functional as F
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
 from explainers.functional.fills import OwnFill
-from explainers.functional.smooth_masks import smooth_masks
+from explainers.functional.losses import area_gap
+from explainers.functional.smooth_masks import smooth_masks, torchray_masks
+from explainers.functional.smoothing import blur
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
 from explainers.optimization.snapshots import KeepBest
 
 AREAS = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8]
-# Pixels whose values differ by at most this count as equal. All pixels start equal, and rounding,
-# about 1e-6, must not decide which of them belong to the mask.
-TIE = 1e-5
+
+
+class GeometryOptions(TypedDict, total=False):
+    """Options of the masks' geometry.
+
+    Args:
+        grid: Positions of the parameters, and region whose area counts. "centered": in the middle
+            of their cells, repeated beyond the image (`smooth_masks`); the image counts.
+            "torchray": at the top left pixels of their cells, with zeros beyond the image
+            (`torchray_masks`); a border of about `smoothness` pixels counts too, and `area_gap`
+            sorts equal pixels.
+        blur: Width of the Gaussian blur of the finished masks, as a fraction of the shorter side of
+            the image, with zeros beyond the image; 0.09 in NN-Explainer. 0 turns it off.
+    """
+
+    grid: Literal["centered", "torchray"]
+    blur: float
+
+
+GEOMETRY: GeometryOptions = {"grid": "centered", "blur": 0.0}
 
 
 class ExtremalPerturbation(Explainer):
@@ -29,17 +48,24 @@ class ExtremalPerturbation(Explainer):
 
         weight * (penalty on the area of the mask) - (reward of the masked image)
 
-    where the weight grows with every step. The penalty is `area_gap`. The masked image is blurred
-    more strongly where the mask is smaller.
+    where the weight grows with every step. The penalty is `losses.area_gap`. The masked image is
+    blurred more strongly where the mask is smaller.
 
     Source: Fong, Patrick and Vedaldi, "Understanding Deep Networks via Extremal Perturbations and
-    Smooth Masks", ICCV 2019. The defaults are those of TorchRay, the authors' code, unless stated.
+    Smooth Masks", ICCV 2019. TorchRay is the authors' code.
 
     Differences from the released code:
+        - The grid of parameters is centered in the image and repeated beyond it. TorchRay's grid is
+          aligned with the top left corner, and zeros lie beyond it, so that its masks fade at the
+          border. See `GeometryOptions`.
         - Pixels of equal value share the gradient of the penalty. TorchRay sorts them, which favors
           some of them arbitrarily, and at the start all pixels are equal.
         - Areas are fractions of the image. TorchRay also counts a border of `smoothness` pixels.
-        - The result is the mask after the last update, not the mask before it.
+        - The result is the mask after the last update, not the mask before it: 800 steps of
+          TorchRay are 799 of these.
+        - Areas, `reward` and `jitter` have other defaults, see there.
+    The grid "torchray" removes the first three. Rounding still decides how TorchRay sorts the equal
+    pixels of the first step, and for some areas the masks then differ in shape.
 
     Cost for each pair of an image and a class, with A areas: `steps` A forward and `steps` A
     backward passes. `choose="smallest"` adds A + 1 forward passes and "insertion_deletion" adds
@@ -51,8 +77,8 @@ class ExtremalPerturbation(Explainer):
             mask each. None stands for 0.05, 0.1, 0.2, 0.4, 0.6 and 0.8.
         choose: Rule that makes one map of the masks. "sum": the sum of all masks, from 0 to A,
             which ranks the pixels. "smallest": the mask of the smallest area whose masked image
-            reaches the logit of the whole image, or, if none does, the mask with the highest logit
-            (the rule of NN-Explainer, which does not define the second case).
+            reaches the logit of the whole image (the rule of NN-Explainer), or, if none does, the
+            mask with the highest logit (NN-Explainer: the mask of the largest area).
             "insertion_deletion": the mask with the highest insertion minus deletion score (the rule
             of SLOC, see `KeepBest`). It selects by what SLOCCurves measures, so any table of
             results should say so.
@@ -69,7 +95,8 @@ class ExtremalPerturbation(Explainer):
         sigma: Width in pixels of the strongest blur of the pyramid, or of the fill "blur".
         smoothness: Width of the mask's kernel, in pixels of an image whose shorter side is 224
             pixels. It is scaled to the shorter side of the given images. The parameters lie a third
-            of the width apart. The 0.09 of NN-Explainer corresponds to 20.
+            of the width apart.
+        geometry: Options of the masks' geometry, see `GeometryOptions`.
         area_weight: Weight of the area penalty in the first step.
         area_growth: Factor by which that weight grows from one step to the next. If `lr` times the
             weight exceeds about 1000, SGD becomes unstable and rounding errors decide the details
@@ -99,6 +126,7 @@ class ExtremalPerturbation(Explainer):
         fill: OwnFill | Literal["pyramid"] = "pyramid",
         sigma: float = 20.0,
         smoothness: float = 21.0,
+        geometry: GeometryOptions | None = None,
         area_weight: float = 300.0,
         area_growth: float = 1.0035,
         jitter: bool = False,
@@ -106,6 +134,9 @@ class ExtremalPerturbation(Explainer):
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)
+        self.geometry = self.complete("geometry", GEOMETRY)
+        if self.geometry["blur"] < 0:
+            raise ValueError(f"blur must not be negative, got {self.geometry['blur']}")
         areas = AREAS if areas is None else areas
         given = list(areas) if isinstance(areas, Sequence) else [areas]
         if not given or not all(isinstance(area, float | int) and 0 < area < 1 for area in given):
@@ -146,19 +177,30 @@ class ExtremalPerturbation(Explainer):
         spacing = max(1, round(sigma / 3))
         levels = self._levels(images)
 
+        def generate(parameters: Tensor) -> tuple[Tensor, Tensor]:
+            if self.geometry["grid"] == "centered":
+                masks = smooth_masks(parameters, size, spacing, sigma)
+                return masks, area_gap(masks, self.areas)
+            whole, first = torchray_masks(parameters, spacing, sigma), round(sigma)
+            masks = whole[..., first : first + size[0], first : first + size[1]]
+            return masks, area_gap(whole, self.areas, "sorted")
+
         def objective(parameters: Tensor, step: int) -> Tensor:
-            masks = smooth_masks(parameters, size, spacing, sigma)
+            masks, gap = generate(parameters)
             shown = show(levels, masks).flatten(0, 1)
             mirrored = self.jitter and step % 2 == 0
             logits = self.explanandum(shown.flip(-1) if mirrored else shown)
             kept = self._rewards(logits.view(*masks.shape[:2], -1), classes)
             weight = self.area_weight * self.area_growth**step
-            return (weight * area_gap(masks, self.areas) - kept).sum(dim=1)
+            return (weight * gap - kept).sum(dim=1)
 
         grid = (math.ceil(extent / spacing) for extent in size)
         start = images.new_ones(len(images), len(self.areas), *grid)
         found = minimize(objective, start, self.steps, self._optimizer, tick, limits=(0.0, 1.0))
-        return smooth_masks(found, size, spacing, sigma).clamp(max=1)  # rounding can exceed 1
+        masks, _ = generate(found)
+        if width := self.geometry["blur"] * min(size):
+            masks = blur(masks, 2 * math.ceil(4 * width) + 1, width, masks.new_zeros(()))
+        return masks.clamp(max=1)  # rounding can exceed 1
 
     def _optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, dampening=0.9)
@@ -207,43 +249,6 @@ def smallest(logits: Tensor, wanted: Tensor) -> Tensor:
     """
     enough = logits >= wanted[:, None]
     return torch.where(enough.any(dim=1), enough.int().argmax(dim=1), logits.argmax(dim=1))
-
-
-def area_gap(masks: Tensor, areas: list[float]) -> Tensor:
-    """Mean squared difference between the sorted pixels of masks and a step of the given area.
-
-    For an area of K pixels, the step is 1 for the K largest pixels of the mask and 0 for the rest.
-    A pixel m thus contributes (1 - m)^2 if it is among the K largest, and m^2 otherwise. Pixels
-    that tie with the K-th largest, up to rounding (`TIE`), share the places that are left: each
-    belongs to the K largest by the same fraction.
-
-    Source: Fong et al. 2019, divided by the number of pixels as in TorchRay.
-
-    Args:
-        masks: Masks (n, A, H, W) in [0, 1].
-        areas: Areas of the A masks as fractions of the image. Each is rounded to a number of
-            pixels, but to at least one.
-
-    Returns:
-        Penalties (n, A) >= 0.
-
-    Example:
-        >>> area_gap(torch.tensor([[[[1.0, 0.5], [0.0, 0.5]]]]), [0.25])
-        tensor([[0.1250]])
-    """
-    pixels = masks.flatten(2)
-    total = pixels.shape[2]
-    counts = [max(1, round(area * total)) for area in areas]
-    largest = torch.tensor(counts, device=masks.device, dtype=masks.dtype)[:, None]
-    with torch.no_grad():
-        ranked = zip(pixels.unbind(1), counts, strict=True)
-        edges = [row.kthvalue(total - count + 1, dim=1).values for row, count in ranked]
-        edge = torch.stack(edges, dim=1)[:, :, None]
-        above, tied = pixels > edge + TIE, (pixels - edge).abs() <= TIE
-        left = largest - above.sum(dim=2, keepdim=True)
-        among = above + tied * (left / tied.sum(dim=2, keepdim=True))
-    # The gap is the sum of (1 - m)^2 a + m^2 (1 - a), where a is the fraction `among`.
-    return (pixels * (pixels - 2 * among)).sum(dim=2).add(largest[:, 0]) / total
 
 
 def show(levels: Tensor, masks: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.base import Explainer
-from explainers.explanandum import Explanandum
+from explainers.explanandum import Explanandum, layouts
 from explainers.explanandum.gradients import checked_layer
 from explainers.explanandum.neurons import FeatureStatistics, Grid, from_neurons, on_map, to_neurons
 from explainers.explanandum.taps import replaced
@@ -38,9 +38,10 @@ class IBA(Explainer):
     2020, section 3 (the per-sample bottleneck), and the released code.
 
     Differences from the released code:
-        - The map is computed from alpha after the last step, not before it.
-        - Resizing preserves the sum of the map exactly. The released code scales by the ratio of
-          the areas, which is the same if the size of the image is a multiple of the layer's.
+        - The map is computed from alpha after the last step, not before it: the 10 published
+          iterations are 9 `steps`.
+        - Resizing repeats the border of the map and preserves its sum exactly. The released code
+          mirrors the border and scales by the ratio of the areas, so that the sum changes a little.
         - Images of any size are accepted. The statistics are then resized bilinearly.
         - With sigmoid heads the cross-entropy is that of the explained class alone.
         - Tokens that are not positions of the image (class and register tokens) pass the bottleneck
@@ -57,7 +58,7 @@ class IBA(Explainer):
             None means True if no image of the statistics had a negative feature.
         beta: Weight of the information, in nats averaged over the features, relative to the
             cross-entropy.
-        steps: Number of steps of Adam.
+        steps: Number of steps of Adam; 9 as published, see above.
         lr: Learning rate of Adam.
         samples: Number of noise samples in each step, the same for every image.
         start: Initial value of alpha. At 5 the features pass almost unchanged.
@@ -70,7 +71,7 @@ class IBA(Explainer):
         seed: Seed of the noise.
 
     Raises:
-        ValueError: If a number is out of range, or if there is no such layer.
+        ValueError: If a number is out of range, or if there is no such layer or it gives no maps.
         NotDefinedError: If no layer is given and no default is found.
     """
 
@@ -105,7 +106,7 @@ class IBA(Explainer):
         self.relu, self.beta, self.steps, self.lr, self.samples = relu, beta, steps, lr, samples
         self.start, self.sigma, self.least_std = start, sigma, least_std
         self.images, self.pairs = images, pairs
-        self.channels_last = getattr(explanandum.model, "output_fmt", "NCHW") == "NHWC"
+        self.layout = layouts.of(explanandum, self.layer)
         self.statistics = FeatureStatistics()
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class IBA(Explainer):
                 "IBA does not know the layer's features yet: load a checkpoint of "
                 "`train.py fit -c configs/methods/iba.yaml ...`, or call estimate(images) first"
             )
-        return solve_pairs(self._solve, images.detach(), classes, self.steps, self.pairs, "IBA")
+        return solve_pairs(self._solve, images, classes, self.steps, self.pairs, "IBA")
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         neurons, grid = self._neurons(images)
@@ -170,7 +171,7 @@ class IBA(Explainer):
         """
 
         def lay(output: Tensor) -> Tensor:
-            return from_neurons(neurons, output, self.channels_last)
+            return from_neurons(neurons, output, self.layout)
 
         with replaced(self.explanandum.model, self.layer, lay):
             logits: Tensor = self.explanandum(images)
@@ -208,8 +209,7 @@ class IBA(Explainer):
         found: list[tuple[Tensor, Grid]] = []
 
         def look(output: Tensor) -> Tensor:
-            aspect = images.shape[-2] / images.shape[-1]
-            found.append(to_neurons(output, aspect, self.channels_last))
+            found.append(to_neurons(output, self.layout, images.shape))
             return output
 
         with replaced(self.explanandum.model, self.layer, look):

@@ -28,7 +28,7 @@ class MaskingExplanation(Explainer):
         - `tv` times the sum of its squared differences between neighboring pixels.
 
     A single mask is a sigmoid, and the rest is its complement. Several masks and the rest are a
-    softmax. Each of the K masks thus explains the class, and they are disjoint.
+    softmax. Each of the K masks thus explains the class, and they compete for the pixels.
 
     Source: Gupta et al., "New Definitions and Evaluations for Saliency Methods: Staying Intrinsic,
     Complete and Sound", NeurIPS 2022, appendix A, eq. 5 (tv 0, scale 1) and eq. 6. Several masks
@@ -44,7 +44,8 @@ class MaskingExplanation(Explainer):
     Differences from the released code:
         - All pairs of an image and a class see the same pictures, instead of each its own.
         - A picture is cropped anew each time it is drawn, instead of once.
-        - The differences of the last row and column count too.
+        - The differences along the last row and the last column count too.
+        - Several masks start from noise, see `start`.
 
     Cost for each pair: `steps` * `maps` * `draws` forward passes and as many backward passes. With
     the fill "mean", `draws` counts as 1.
@@ -55,7 +56,10 @@ class MaskingExplanation(Explainer):
         lr: Learning rate of Adam.
         scale: Side of a mask's cells in pixels; 1 and 4 as published. A mask has ceil(H / scale) x
             ceil(W / scale) cells, which are interpolated bilinearly.
-        maps: Number K of disjoint masks; 1, 2 and 4 as published.
+        maps: Number K of masks; 1, 2 and 4 as published.
+        start: Initial parameters of several masks. "noise": standard normal noise, so that the
+            masks differ; a large `tv` can make them alike again. "zeros", as in the released code:
+            all masks have the same gradient and stay equal. A single mask always starts at 1/2.
         combine: Pixelwise reduction of the K masks to one map: "max", or "mean", which is at most
             1 / K.
         l1: Weight of the sum of a mask.
@@ -71,7 +75,7 @@ class MaskingExplanation(Explainer):
         augment: Whether to crop and flip the pictures, as the released code does; see `crops`.
         pairs: Number of image-class pairs that are optimized side by side. It changes only speed
             and memory.
-        seed: Seed of the pictures.
+        seed: Seed of the pictures and of the start.
 
     Raises:
         ValueError: If a number is out of range, if an option is unknown, or if the fill is "images"
@@ -90,6 +94,7 @@ class MaskingExplanation(Explainer):
         lr: float = 0.05,
         scale: int = 4,
         maps: int = 1,
+        start: Literal["noise", "zeros"] = "noise",
         combine: Literal["max", "mean"] = "max",
         l1: float = 2e-5,
         tv: float = 0.01,
@@ -119,6 +124,7 @@ class MaskingExplanation(Explainer):
         self.steps, self.lr, self.scale, self.maps, self.combine = steps, lr, scale, maps, combine
         self.l1, self.tv, self.entropy, self.loss = l1, tv, entropy, loss
         self.bank, self.draws, self.augment, self.pairs = bank, draws, augment, pairs
+        self.start = start
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) in [0, 1], where 1 marks pixels that are kept."""
@@ -130,7 +136,7 @@ class MaskingExplanation(Explainer):
         return masks.amax(dim=2) if self.combine == "max" else masks.mean(dim=2)
 
     def ensembles(self, images: Tensor, classes: Tensor) -> Tensor:
-        """The K disjoint masks and the rest (B, k, K + 1, H, W), which sum to 1 at every pixel."""
+        """The K masks and the rest (B, k, K + 1, H, W), which sum to 1 at every pixel."""
         title = "Masking explanation"
         return solve_pairs(self._solve, images, classes, self.steps, self.pairs, title)
 
@@ -144,7 +150,10 @@ class MaskingExplanation(Explainer):
             )
 
         cells = [-(-side // self.scale) for side in size]
-        start = images.new_zeros(len(images), 1 if self.maps == 1 else self.maps + 1, *cells)
+        start = torch.zeros(1 if self.maps == 1 else self.maps + 1, *cells)
+        if self.maps > 1 and self.start == "noise":
+            start = torch.randn(start.shape, generator=generator)
+        start = start.to(images).expand(len(images), *start.shape)
         found = minimize(objective, start, self.steps, partial(Adam, lr=self.lr), tick)
         return disjoint(found, size).clamp(0, 1)  # rounding can leave [0, 1]
 
@@ -193,7 +202,7 @@ class MaskingExplanation(Explainer):
 
 
 def disjoint(parameters: Tensor, size: tuple[int, int]) -> Tensor:
-    """Disjoint masks and, last, the rest (n, K + 1, H, W), which sum to 1 at every pixel.
+    """K masks and, last, the rest (n, K + 1, H, W), which sum to 1 at every pixel.
 
     Args:
         parameters: Parameters (n, K + 1, h, w), or (n, 1, h, w) for K = 1.

@@ -41,6 +41,8 @@ class MP(Explainer):
         - All pairs of an image and a class see the same shifts and noise.
         - The blur is applied to the image at its final size and fades to the mean color at the
           border. The released code blurs before it resizes, and replicates the border.
+        - The gradient of the area is -l1 where m is 1. The released code has none there, see
+          `slope_at_one`.
 
     Cost for each pair of an image and a class: `steps` forward and `steps` backward passes, and 36
     more forward passes with the initial mask "circle".
@@ -53,6 +55,9 @@ class MP(Explainer):
         interpolation: Interpolation of the mask to the size of the image: "bilinear" as in the
             papers, or "nearest" as in the released code.
         l1: Weight of the removed area, the sum of 1 - m over the parameters.
+        slope_at_one: Derivative of the area where m is exactly 1. "left": -1, that of 1 - m, so
+            that m stays 1 where removal achieves less than it costs. "zero": 0, that of |1 - m| in
+            the released code. There any gain of p then moves m from 1 by a whole step of Adam.
         tv: Weight of the variation, the sum of |difference|^power over neighboring parameters.
         power: Exponent of the variation; 3 as published, 2 in some implementations.
         jitter: Number of offsets along each axis. Each step shows the image and its fill at one of
@@ -88,6 +93,7 @@ class MP(Explainer):
         size: int = 28,
         interpolation: Literal["bilinear", "nearest"] = "bilinear",
         l1: float = 1e-4,
+        slope_at_one: Literal["left", "zero"] = "left",
         tv: float = 1e-2,
         power: float = 3.0,
         jitter: int = 4,
@@ -109,6 +115,7 @@ class MP(Explainer):
         self.steps, self.lr, self.size, self.interpolation = steps, lr, size, interpolation
         self.l1, self.tv, self.power, self.jitter, self.init = l1, tv, power, jitter, init
         self.noise, self.fill, self.sigma, self.pairs = noise, fill, sigma, pairs
+        self.slope_at_one = slope_at_one
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) in [0, 1], where 1 marks pixels that had to be removed."""
@@ -131,7 +138,8 @@ class MP(Explainer):
                 drawn = torch.randn(images.shape[1:], generator=generator).to(images)
                 shift = self.noise * std.to(images) * drawn
                 seen, behind = seen + shift, behind + shift
-            removed = (1 - masks).sum(dim=(1, 2))
+            area = 1 - masks
+            removed = (area.abs() if self.slope_at_one == "zero" else area).sum(dim=(1, 2))
             rough = variation(masks, self.power)
             p = self._probability(seen, behind, masks, classes)
             return self.l1 * removed + self.tv * rough + p

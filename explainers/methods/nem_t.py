@@ -98,13 +98,11 @@ class NEMt(LearnedExplainer):
     def masks(self, features: list[Tensor], size: torch.Size, kernel: Tensor) -> Tensor:
         """Masks (B, *size) of what is kept, from scores smoothed by a kernel (1, 1, side, side)."""
         scores = losses.widen(self.network(features, size))
-        padded = F.pad(scores, [self.kernel_size // 2] * 4, mode="circular")
-        smooth = F.conv2d(padded, kernel.to(scores))
+        smooth = F.conv2d(around(scores, self.kernel_size // 2), kernel.to(scores))
         return losses.widen(smooth).squeeze(1).sigmoid()
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) in [0, 1] of what the predicted class depends on."""
-        self.check_inputs(images, targets)
         features, logits = self.explanandum.features_and_logits(images)
         if not self.warned:
             self.warned = representation.asks_for_another_class("NEMt", logits, targets)
@@ -128,3 +126,16 @@ class NEMt(LearnedExplainer):
             )
             left = 1 - (left - whole) ** 2
         return {"area": 1 - masks.mean(), "class": self.weight * left.mean()}
+
+
+def around(maps: Tensor, margin: int) -> Tensor:
+    """Maps (B, C, H + 2 margin, W + 2 margin), continued periodically from maps (B, C, H, W).
+
+    Unlike circular padding in torch, the margin may be larger than the maps.
+    """
+    for axis in (2, 3):
+        side = maps.shape[axis]
+        maps = maps.index_select(
+            axis, torch.arange(-margin, side + margin, device=maps.device) % side
+        )
+    return maps

@@ -168,7 +168,9 @@ class RaNEM(LearnedExplainer):
         """Initial scores of classes (B, k): k maps (B, 1, H, W), or k times None."""
         if self.start == "none":
             return [None] * classes.shape[1]
-        return list(pyramid_maps(self.explanandum, images, classes).unsqueeze(2).unbind(1))
+        with torch.inference_mode(False):  # the state of Lightning's validation
+            maps = pyramid_maps(self.explanandum, images.clone(), classes.clone())
+        return list(maps.unsqueeze(2).unbind(1))
 
     def scores(
         self,
@@ -198,7 +200,6 @@ class RaNEM(LearnedExplainer):
         """Scores (B, H, W). Several classes give the maximum of their scores, each min-maxed."""
         if self.class_specific:
             return self.merged_map(images, targets)
-        self.check_inputs(images, targets)
         features, logits = self.explanandum.features_and_logits(images)
         if self.delta == "supervised" and not self.warned:
             self.warned = representation.asks_for_another_class("Ra-NEM", logits, targets)

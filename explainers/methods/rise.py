@@ -88,5 +88,5 @@ class RISE(Explainer):
                 wide = masks.repeat_interleave(viewer.repeat, dim=2)
                 for image, fill, wanted, result in zip(shown, hidden, classes, sums, strict=True):
                     found = viewer.masked(image, fill, wide)[:, wanted]  # (n, k)
-                    result += found.mT @ masks.flatten(1)
+                    result += found.mT.to(masks) @ masks.flatten(1)
         return sums.view(*classes.shape, height, width) / (self.masks * self.probability)

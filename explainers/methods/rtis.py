@@ -31,8 +31,14 @@ class RTIS(LearnedExplainer):
         - RTIS's own code has the area weight 8 with `area_power` 0.3, and the TV weight 0.005.
         - RTIS's network selects one class. Here each class has its own map, and several targets are
           merged by the maximum.
-        - The code of Stalder et al. (NN-Explainer) draws noise with std 1 by mistake. This is not
-          reproduced.
+        - The preserver and the destroyer are averaged over the targets of each image, then over
+          the images. The code of Stalder et al. (NN-Explainer) averages over all targets of the
+          batch, and applies the power 0.3 to that average.
+        - The last row and column add no difference to the TV. NN-Explainer mirrors the border,
+          which counts the last difference twice.
+        - NN-Explainer draws one kind of fill for a batch, shows the same fill in both cases, blurs
+          with sigma 10, adds no noise where the mask is kept, and its noise has mean 0.11 and std 1
+          by mistake.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -72,7 +78,6 @@ class RTIS(LearnedExplainer):
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Masks (B, H, W) in [0, 1], the pixelwise maximum over the targets, or 0 without any."""
-        self.check_inputs(images, targets)
         return self.network.target_masks(self.explanandum.normalize(images), targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
@@ -82,7 +87,7 @@ class RTIS(LearnedExplainer):
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """Weighted terms of RTIS's eq. 2, each averaged over the images."""
         images, targets = batch["image"], batch["target"]
-        masks = self.attribute(images, targets)
+        masks = self.network.target_masks(self.explanandum.normalize(images), targets)
         sides = torch.cat([masks, 1 - masks])
         fill = alternative(
             images.repeat(2, 1, 1, 1), self.explanandum.mean, self.explanandum.std, generator
@@ -122,6 +127,8 @@ def alternative(images: Tensor, mean: Tensor, std: Tensor, generator: torch.Gene
     noise = torch.randn(images.shape, generator=generator) * 0.11
     blurred = torch.rand(batch, 1, 1, 1, generator=generator) < 0.5
     scale = min(images.shape[-2:]) / 224
-    smooth = smoothing.blur(images, 2 * max(1, round(27 * scale)) + 1, max(11 * scale, 0.5), mean)
+    smooth = smoothing.blur(
+        images, 2 * max(1, round(27 * scale)) + 1, max(11 * scale, 0.5), mean.to(images)
+    )
     plain = mean + std * (colour + noise).to(images)
     return torch.where(blurred.to(images.device), smooth, plain)

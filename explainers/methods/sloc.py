@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from explainers import door
 from explainers.base import Explainer
 from explainers.checkpoint import load_beside
 from explainers.explanandum import Explanandum
@@ -164,7 +165,7 @@ class SLOC(Explainer):
         Raises:
             ValueError: If targets are not one-hot, or if the solver takes fewer steps.
         """
-        self.check_inputs(images, targets)
+        door.check_inputs(self, images, targets)
         if bool((targets.sum(dim=1) != 1).any()):
             raise ValueError("a map over steps follows one class an image: give one-hot targets")
         if min(steps) < 0 or max(steps) > self.steps:

@@ -1,6 +1,9 @@
 """Base class of all metrics, which keep one value per image."""
 
+import warnings
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,21 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from explainers.explanandum import Explanandum
-from explainers.functional import masking
+from explainers.explanandum import Explanandum, precision
 from explainers.metrics import statistics
+from explainers.metrics.inputs import prepare
+
+
+class _States(dict[str, Any]):
+    """States of one metric, whose names differ from those of any other metric.
+
+    MetricCollection compares the names, and then the values, to find metrics that can share one
+    state. No two of our metrics may, although all keep their values under the same names.
+    """
+
+    def keys(self) -> Any:
+        """The names, as an object that equals no other."""
+        return iter(super().keys())
 
 
 class PerImageMetric(Metric):
@@ -32,6 +47,12 @@ class PerImageMetric(Metric):
     - `explanandum` and `explainer`
     - `seconds` (B,) and `passes` (B, 2): the cost of the maps
 
+    Inputs of another shape, type or range are refused. Not finite is missing: an image has no value
+    in any column if its map, the classifier's output on it, or a further map or output that the
+    metric computes for it is not finite. Images of which no class is explained have no value
+    either in metrics that use the targets. The caller's autocast applies to the classifier's passes
+    alone.
+
     The values of an image do not depend on the other images. The exception is rounding: the last
     bits of the logits of most classifiers depend on the size of the batch. Updates with one image
     each give the same bits in any order and on any number of processes.
@@ -46,6 +67,7 @@ class PerImageMetric(Metric):
     wants_unit_maps = (
         False  # True: maps must lie in [0, 1]; those that are not masks are min-max scaled first
     )
+    repeatable = True  # False: an image that is measured again may get other values
     speed_only: tuple[str, ...] = ()  # arguments that affect only speed and memory, not the values
     # torchmetrics assumes one score per metric, hence one direction
     higher_is_better: bool | dict[str, bool] = True  # type: ignore[assignment]
@@ -55,6 +77,7 @@ class PerImageMetric(Metric):
 
     def __init__(self) -> None:
         super().__init__()
+        self._defaults = _States()
         self.add_state("index", default=[], dist_reduce_fx="cat")
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
@@ -82,19 +105,16 @@ class PerImageMetric(Metric):
             Values (B,) of each column, float64 on the CPU.
 
         Raises:
-            ValueError: If a needed input is missing, or `score` does not return the columns.
+            ValueError: If an input is missing, or has another shape, type or range than it must
+                have, or if `score` does not return the columns.
         """
-        inputs = _with_logits(self.needs, inputs)
-        if missing := [name for name in self.needs if inputs.get(name) is None]:
-            raise ValueError(
-                f"{type(self).__name__} needs {', '.join(missing)}; "
-                f"got only {', '.join(inputs) or 'nothing'}"
-            )
-        share = {name: inputs[name] for name in (*self.needs, *self.optional) if name in inputs}
-        values = self.score(**share)
+        subject = inputs.get("explanandum")
+        with precision.exact(subject) if isinstance(subject, Explanandum) else nullcontext():
+            share, known = prepare(self, inputs)
+            values = self.score(**share) if bool(known.any()) else dict.fromkeys(self.names)
         if set(values) != set(self.names):
             raise ValueError(f"{type(self).__name__} must return {self.names}, got {tuple(values)}")
-        return {name: exact(values[name]) for name in self.names}
+        return {name: _among_all(values[name], known) for name in self.names}
 
     def update(self, index: Tensor, label: Tensor | None = None, **inputs: Any) -> None:
         """Compute the values of a batch and keep them.
@@ -105,22 +125,54 @@ class PerImageMetric(Metric):
             **inputs: Inputs as listed for the class.
 
         Raises:
-            ValueError: If a needed input is missing.
+            ValueError: If an input is missing or unfit, or an image (and class) comes twice.
         """
         if self.per_class and label is None:
             raise ValueError(f"{type(self).__name__} follows one class an image and needs label")
         if label is None or not self.per_class:
             label = torch.full_like(index, -1)
         values = self.measure(**inputs)
-        self.add(
-            torch.stack([index, label], dim=1), torch.stack([values[n] for n in self.names], dim=1)
-        )
+        columns = torch.stack([values[name] for name in self.names], dim=1)
+        self._check_index(index, label, len(columns), inputs.get("targets"))
+        self.add(torch.stack([index, label.to(index.device)], dim=1), columns)
+
+    def _check_index(self, index: Tensor, label: Tensor, size: int, targets: Any) -> None:
+        name = type(self).__name__
+        for key, value in (("index", index), ("label", label)):
+            if tuple(value.shape) != (size,) or value.is_floating_point():
+                raise ValueError(
+                    f"{name}: {key} must be ({size},) int64, got {tuple(value.shape)} {value.dtype}"
+                )
+        if len(set(zip(index.tolist(), label.tolist(), strict=True))) < size:
+            raise ValueError(
+                f"{name}: index must name each image of the batch once, got {index.tolist()}; "
+                "resampled images (BootStrapper) need statistics.bootstrap_ci instead"
+            )
+        if self.per_class and isinstance(targets, Tensor):
+            rows = targets.any(dim=1)
+            if (targets.int().argmax(dim=1)[rows] != label.to(rows.device)[rows]).any():
+                raise ValueError(f"{name}: label must be the class of targets, got another one")
 
     def add(self, index: Tensor, values: Tensor) -> None:
         """Keep values (B, len(names)) of rows `index` (B, 2): image, and class or -1 for all."""
         self.index.append(index.to(self.device, torch.int64))
         self.values.append(values.to(self.device, torch.float64))
         self._computed, self._update_count = None, max(1, self._update_count)
+
+    def reset(self) -> None:
+        """Forget all values; lists that a wrapper still holds (Running) keep theirs."""
+        self.index, self.values = [], []
+        super().reset()
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        """Merge the values of another metric, after which an earlier result no longer holds."""
+        super()._reduce_states(incoming_state)
+        self._computed, self._update_count = None, max(1, self._update_count)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
+        """Move the states to another device; indices and values keep their types."""
+        device = fn(torch.empty(0, device=self.device)).device
+        return super()._apply(lambda tensor: tensor.to(device), exclude_state)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the rows of all processes; a process without images contributes none."""
@@ -140,6 +192,16 @@ class PerImageMetric(Metric):
         index, values = index[order], values[order]
         first = np.ones(len(index), dtype=bool)
         first[1:] = (index[1:] != index[:-1]).any(axis=1)
+        alike = np.isclose(values[1:], values[:-1], rtol=0.01, atol=0.01, equal_nan=True).all(
+            axis=1
+        )
+        if self.repeatable and (other := index[1:][~first[1:] & ~alike]).size:
+            warnings.warn(
+                f"{type(self).__name__}: image {other[0, 0]} came several times with other values, "
+                "of which one is kept; index must be the image's place in the data set, not in its "
+                "batch",
+                stacklevel=2,
+            )
         return index[first], dict(
             zip(self.names, np.ascontiguousarray(values[first].T), strict=True)
         )
@@ -174,26 +236,12 @@ class PerImageMetric(Metric):
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()}
 
 
-def _with_logits(needs: tuple[str, ...], inputs: dict[str, Any]) -> dict[str, Any]:
-    inputs = {name: value for name, value in inputs.items() if value is not None}
-    if not {"images", "explanandum"} <= inputs.keys():
-        return inputs
-    if "logits" in needs and "logits" not in inputs:
-        inputs["logits"] = inputs["explanandum"](inputs["images"])
-    if "masked_logits" in needs and "masked_logits" not in inputs and "maps" in inputs:
-        inputs["masked_logits"] = masked_logits(
-            inputs["explanandum"], inputs["images"], inputs["maps"]
-        )
-    return inputs
-
-
-def masked_logits(explanandum: Explanandum, images: Tensor, maps: Tensor) -> Tensor:
-    """Logits (B, K) of images (B, 3, H, W) masked by maps (B, H, W) in [0, 1].
-
-    The mean color replaces what the maps remove.
-    """
-    logits: Tensor = explanandum(masking.blend(images, maps, explanandum.mean))
-    return logits
+def _among_all(values: Tensor | None, known: Tensor) -> Tensor:
+    """Values of the known images of a batch among NaN for all others and for infinite values."""
+    full = torch.full(known.shape, torch.nan, dtype=torch.float64)
+    if values is not None:
+        full[known] = exact(values)
+    return full.masked_fill(full.isinf(), torch.nan)
 
 
 def exact(values: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from explainers.explanandum import Explanandum
 from explainers.functional import masking
-from explainers.metrics.base import PerImageMetric, exact, masked_logits
+from explainers.metrics.base import PerImageMetric, exact
+from explainers.metrics.inputs import finite, masked_logits
 from explainers.metrics.statistics import Columns, nan_mean
 
 THRESHOLDS = tuple(k / 10 for k in range(1, 10))
@@ -82,13 +83,14 @@ class ClassSpecificity(PerImageMetric):
             rows = present.any(dim=1)
             chosen = torch.tensor(ids, device=images.device).expand(int(rows.sum()), -1)
             maps = explainer.class_maps(images[rows], chosen)
+            lost = ~finite(maps)
             maps = maps if explainer.is_mask else masking.minmax(maps.flatten(0, 1)).view_as(maps)
             under = [
                 _mean_probabilities(explanandum, images[rows], m)[:, ids] for m in maps.unbind(1)
             ]
             under.append(exact(logits[rows]).softmax(dim=1)[:, ids])
             found = torch.stack(under, dim=2).masked_fill(
-                ~present[rows].cpu()[:, :, None], torch.nan
+                ~present[rows].cpu()[:, :, None] | lost[:, None, None], torch.nan
             )
             columns = [*range(len(ids)), size]
             cells[

@@ -82,7 +82,13 @@ class CurveMetric(PerImageMetric):
             channels_last=self.channels_last,
             seed=seed,
         )
-        return found[:count]
+        if self.draws is None:
+            return found
+        unknown = found[count].probability.isnan()
+        return [
+            curve._replace(probability=curve.probability.masked_fill(unknown, torch.nan))
+            for curve in found[:count]
+        ]
 
     def area(self, points: Tensor) -> Tensor:
         """Areas (B,) under curves (B, n + 1), or the mean of their drawn points."""
@@ -90,11 +96,16 @@ class CurveMetric(PerImageMetric):
 
 
 def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:
-    """Heights of the points of a curve, (B, n + 1) float64; `value` is explained at `CurveAUC`."""
+    """Heights of the points of a curve, (B, n + 1) float64; `value` is explained at `CurveAUC`.
+
+    NaN where the output of the classifier is not finite.
+    """
     if value == "probability":
         return found.probability
     if value == "logit":
-        return found.logit
-    if value == "hit":
-        return (found.top == targets.int().argmax(dim=1, keepdim=True).cpu()).double()
-    return (found.top == found.clean.unsqueeze(1)).double()
+        heights = found.logit
+    elif value == "hit":
+        heights = (found.top == targets.int().argmax(dim=1, keepdim=True).cpu()).double()
+    else:
+        heights = (found.top == found.clean.unsqueeze(1)).double()
+    return heights.masked_fill(found.probability.isnan(), torch.nan)

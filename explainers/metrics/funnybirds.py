@@ -75,7 +75,9 @@ class FunnyBirds(PerImageMetric):
         - Other objects take the role of the background.
         - Contrastivity compares the classes in the image, not two absent classes that share parts
           with it. It is missing for images with one object.
-        - Shares are relative to the positive part of the map, and maps are compared by shares.
+        - Shares are relative to the positive part of the map, and maps are compared by shares. The
+          released code relates a part to the signed total, so that every part with an importance
+          above a negative number counts as important where that total is negative.
 
     Cost for each image and class with P parts, and Q parts of M other objects: 2^P - 1 + Q + M
     forward passes and M explanations.
@@ -152,8 +154,13 @@ class FunnyBirds(PerImageMetric):
         others: dict[int, Tensor],
         multi_label: bool,
     ) -> Tensor:
-        """The columns of one image, all NaN if no part of the target is visible."""
-        if not len(found.own):
+        """The columns of one image.
+
+        All are NaN if no part of the target is visible, or a map or an output of the classifier is
+        not finite.
+        """
+        tables = (found.subsets, found.others, *found.objects.values(), *others.values())
+        if not len(found.own) or not all(table.isfinite().all() for table in tables):
             return torch.full((len(self.names),), torch.nan, dtype=torch.float64)
         clean, last = float(found.subsets[-1, target]), len(found.subsets) - 1
         without_each = found.subsets[[last ^ 1 << i for i in range(len(found.own))], target]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from explainers.explanandum import Explanandum
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.inputs import finite
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 Mask = NDArray[np.bool_]  # (H, W)
@@ -75,13 +76,13 @@ def information_auc(
 
     Returns:
         The area; NaN unless the blurred image has both a lower entropy and a lower score than the
-        original image.
+        original image, and if a score is NaN.
 
     Example:
         >>> information_auc(np.array([10.0, 15.0, 20.0]), np.array([0.0, 1.0, 1.0]), points=2)
         0.75
     """
-    if entropies[0] >= entropies[-1] or scores[0] >= scores[-1]:
+    if entropies[0] >= entropies[-1] or scores[0] >= scores[-1] or np.isnan(scores).any():
         return float("nan")
     x = ((entropies[1:-1] - entropies[0]) / (entropies[-1] - entropies[0])).clip(0, 1)
     y = ((scores[1:-1] - scores[0]) / (scores[-1] - scores[0])).clip(0, 1)
@@ -157,10 +158,6 @@ class InformationCurves(PerImageMetric):
         self, images: Tensor, maps: Tensor, targets: Tensor, explanandum: Explanandum
     ) -> dict[str, Tensor]:
         """Areas (B,) for images (B, 3, H, W), maps (B, H, W) and one-hot targets (B, K)."""
-        if bool((targets.sum(dim=1) != 1).any()):
-            raise ValueError("a curve follows one class an image: targets must be one-hot (B, K)")
-        if bool(maps.isnan().any()):
-            raise ValueError("maps hold values that are not numbers: they rank no pixels")
         pictures = images.mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         relevance = maps.detach().cpu().numpy()
         classes = targets.int().argmax(dim=1).tolist()
@@ -220,6 +217,7 @@ def _read(
         pictures = torch.from_numpy(np.stack([picture for picture, _ in chunk]))
         logits = explanandum(pictures.to(explanandum.mean.device).permute(0, 3, 1, 2) / 255)
         probability = explanandum.to_probabilities(logits).cpu().gather(1, part[:, None])[:, 0]
-        answers.append(torch.stack([(logits.argmax(dim=1).cpu() == part).float(), probability], 1))
+        hit = (logits.argmax(dim=1).cpu() == part).float().masked_fill(~finite(logits), torch.nan)
+        answers.append(torch.stack([hit, probability], 1))
         entropies += [size for _, size in chunk]
     return np.array(entropies, dtype=np.float64), torch.cat(answers).double().numpy()

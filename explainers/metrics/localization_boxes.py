@@ -138,7 +138,8 @@ class CropSaliency(_Thresholded):
         seen = seen.masked_fill(~targets, -torch.inf).logsumexp(dim=2)
         area = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) / maps[0].numel()
         scores = area.clamp_min(self.floor).log() - seen
-        return self.columns(scores.masked_fill(~targets.any(dim=2), torch.nan), images)
+        known = logits.flatten(1).isfinite().all(dim=1, keepdim=True)
+        return self.columns(scores.masked_fill(~known, torch.nan), images)
 
 
 def crop_logits(images: Tensor, boxes: Tensor, explanandum: Explanandum) -> Tensor:

@@ -25,7 +25,8 @@ def part_shares(maps: Tensor, parts: Tensor, dilation: int = 5) -> Tensor:
         dilation: Odd side in pixels of the square by which parts are dilated.
 
     Returns:
-        Shares (B, K, P) float64 on the CPU; negative where the sum of the map over a part is.
+        Shares (B, K, P) float64 on the CPU; negative where the sum of the map over a part is, and
+        NaN for a map that is not finite.
     """
     values, whole = exact(maps), pixel_sum(exact(maps).clamp_min(0))[:, None]
     inside = []
@@ -34,7 +35,8 @@ def part_shares(maps: Tensor, parts: Tensor, dilation: int = 5) -> Tensor:
         inside.append(pixel_sum(values * exact(grown[:, 0])))
     sums = torch.stack(inside, dim=1)
     shares = torch.where(whole > 0, sums / whole.where(whole > 0, 1.0), 0.0)
-    return shares.view(parts.shape[:3])
+    lost = ~values.flatten(1).isfinite().all(dim=1, keepdim=True)
+    return shares.masked_fill(lost, torch.nan).view(parts.shape[:3])
 
 
 class Deletions(NamedTuple):

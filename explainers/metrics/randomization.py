@@ -78,7 +78,8 @@ class MPRT(PerImageMetric):
     value below 0 as better than 0, although it is not better.
 
     If the map after randomization is constant, the value is 0, because that map contains no
-    information about the original one. If the original map is constant, the value is missing.
+    information about the original one. If the original map is constant, or a map after
+    randomization is not finite, the value is missing.
     All weights are restored, bit for bit.
 
     Source: Adebayo et al., NeurIPS 2018. The default follows Ra-NEM's use of quantus' MPRT, which

@@ -11,6 +11,7 @@ class Seconds(PerImageMetric):
     names = ("seconds",)
     needs = ("seconds",)
     higher_is_better = False
+    repeatable = False
 
     def score(self, seconds: Tensor) -> dict[str, Tensor]:
         """The given seconds (B,)."""

@@ -32,6 +32,8 @@ class AverageSensitivity(PerImageMetric):
     images may leave the range [0, 1]. The target remains that of the clean image, even if the noise
     changes the prediction.
 
+    An image has no value if the map of one of its noisy images is not finite.
+
     A constant map has no relative change and therefore no value. Methods that need the object masks
     of each image (GroundTruth) have no value either, since noisy images come without masks.
 

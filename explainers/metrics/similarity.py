@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainers.metrics.base import PerImageMetric, exact
+from explainers.metrics.inputs import finite
 
 Planes = NDArray[np.float64]
 
@@ -31,7 +32,7 @@ def pearson(a: Planes, b: Planes) -> Planes:
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     """Spearman rank correlation (B,), in [-1, 1], of the pixels of maps (B, H, W).
 
-    Pixels of equal value share a rank. NaN where a map is constant.
+    Pixels of equal value share a rank. NaN where a map is constant or not finite.
 
     Example:
         >>> a = torch.tensor([[[0.0, 1.0, 2.0, 5.0]]])
@@ -44,7 +45,8 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
 def _ranks(maps: Tensor) -> Planes:
     from scipy import stats
 
-    ranks: Planes = stats.rankdata(exact(maps).flatten(1).numpy(), axis=1)
+    ranks: Planes = stats.rankdata(exact(maps).nan_to_num().flatten(1).numpy(), axis=1)
+    ranks[~finite(maps).numpy()] = np.nan
     return ranks
 
 
@@ -96,7 +98,8 @@ class MapSimilarity(PerImageMetric):
 
     Reports SSIM with 5 x 5 windows, the Pearson correlation of histograms of oriented gradients
     (16 x 16 cells), and the Spearman correlation of the pixels. Equal maps give 1. A pair with a
-    constant map has no correlation and is left out of HOG and Spearman.
+    constant map has no correlation and is left out of HOG and Spearman. An image has no value if
+    one of its maps is not finite.
 
     A variant is a dict of settings that are assigned to attributes of the explainer. It affects
     what `attribute` reads, but nothing that the constructor has already built. Methods that lack
@@ -143,6 +146,8 @@ class MapSimilarity(PerImageMetric):
             same = all(getattr(explainer, name) == value for name, value in variant.items())
             with changed(explainer, variant):
                 runs.append(exact(maps if same else explainer.attribute(images, targets)))
+        known = torch.stack([finite(run) for run in runs]).all(dim=0)
+        runs = [run.where(known[:, None, None], 0.0) for run in runs]
         if not explainer.is_mask:
             runs = [run / _magnitude(run) for run in runs]
         features, ranks = [hog(run) for run in runs], [_ranks(run) for run in runs]
@@ -154,7 +159,7 @@ class MapSimilarity(PerImageMetric):
             [torch.from_numpy(pearson(ranks[i], ranks[j])) for i, j in pairs],
         )
         return {
-            name: torch.stack(values).nanmean(dim=0)
+            name: torch.stack(values).nanmean(dim=0).masked_fill(~known, torch.nan)
             for name, values in zip(self.names, found, strict=True)
         }
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from explainers.explanandum import Explanandum
 from explainers.functional.fills import read_bank
 from explainers.metrics.base import PerImageMetric, exact
+from explainers.metrics.inputs import finite
 from explainers.options import check_choices
 from explainers.perturbation import curves
 
@@ -52,7 +53,8 @@ def soundness(area: Tensor, clean: Tensor, beta: float = 0.1) -> Tensor:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    return torch.where(whole > 0, part / whole.where(whole > 0, 1.0), 1.0).clamp_max(1.0)
+    ratio = torch.where(whole > 0, part / whole.where(whole > 0, 1.0), 1.0).clamp_max(1.0)
+    return ratio.masked_fill(part.isnan() | whole.isnan(), torch.nan)
 
 
 def gaussian_ranks(maps: Tensor) -> Tensor:
@@ -158,6 +160,8 @@ class CompletenessSoundness(PerImageMetric):
         count = min(self.top or logits.shape[1], logits.shape[1])
         clean, labels = explanandum.to_probabilities(logits).topk(count, dim=1)
         maps = explainer.class_maps(images, labels)
+        lost = ~finite(maps)
+        maps = maps.nan_to_num()  # of some order; these images get no value
         areas = [
             self.area(explanandum, images, *each)
             for each in zip(maps.unbind(1), labels.unbind(1), clean.unbind(1), strict=True)
@@ -165,8 +169,8 @@ class CompletenessSoundness(PerImageMetric):
         area = torch.stack(areas, dim=1)
         complete = completeness(area, clean, self.alpha, self.epsilon1)
         return {
-            "Completeness": complete.amin(dim=1),
-            "Soundness": soundness(area, clean, self.beta).amin(dim=1),
+            "Completeness": complete.amin(dim=1).masked_fill(lost, torch.nan),
+            "Soundness": soundness(area, clean, self.beta).amin(dim=1).masked_fill(lost, torch.nan),
         }
 
     def area(

@@ -122,7 +122,7 @@ class DeepLabV3(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Class logits (B, C, h, w), at least in float32, of normalized inputs (B, 3, H, W)."""
-        features = self.encoder(inputs)
+        features = self.encoder(inputs.to(next(self.parameters()).dtype))
         logits: Tensor = self.decoder(features["out"] if isinstance(features, dict) else features)
         return losses.widen(logits)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers.explanandum import Explanandum
+from explainers.explanandum import Explanandum, layouts
 
 WIDTHS = (256, 128, 64, 32, 16)
 
@@ -94,7 +94,7 @@ class UNetDecoder(nn.Module):
                 f"expected {self.levels} levels of features, got {len(features)} of images of "
                 f"{size[0]} x {size[1]} pixels: take larger images"
             )
-        x = features[-1]
+        x = in_dtype_of(self.head.weight, features[-1])
         skips = [*features[-2::-1], *[None] * (len(self.blocks) - len(features) + 1)]
         for block, skip in zip(self.blocks, skips, strict=True):
             x = block(x, skip)
@@ -120,7 +120,7 @@ def decoder(explanandum: Explanandum, options: UNetOptions, extra: int = 0) -> U
         extra: Number of channels that are added to the features of every level.
     """
     height, width = explanandum.input_size
-    with torch.no_grad():
+    with layouts.trying(explanandum):
         pyramid = explanandum.features(explanandum.mean.expand(1, 3, height, width))
     channels = [level.shape[1] + extra for level in pyramid]
     stride = round(width / pyramid[0].shape[-1])
@@ -194,6 +194,12 @@ def _join(x: Tensor, skip: Tensor | None) -> Tensor:
     return torch.cat([x, skip.to(x.dtype)], dim=1)
 
 
+def in_dtype_of(weight: Tensor, features: Tensor) -> Tensor:
+    """Features in the dtype of a network's weight, unless autocast chooses the dtypes."""
+    autocast = torch.is_autocast_enabled(features.device.type)
+    return features if autocast else features.to(weight.dtype)
+
+
 def _pointwise(ins: int, outs: int) -> list[nn.Module]:
     return [nn.Conv2d(ins, outs, 1, bias=False), nn.BatchNorm2d(outs), nn.SiLU()]
 
@@ -222,5 +228,6 @@ class ClassGate(nn.Module):
     def forward(self, features: Tensor, classes: Tensor) -> Tensor:
         """Features of the same shape, for classes (B,) int64."""
         scale, shift = (e(classes)[..., None, None] for e in (self.scale, self.shift))
+        features = in_dtype_of(self.scale.weight, features)
         gated: Tensor = self.norm(features) * (1 + scale) + shift
         return gated

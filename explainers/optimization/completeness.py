@@ -34,9 +34,9 @@ class SolverOptions(TypedDict, total=False):
         lr: Learning rate of Adam, in the units of the released code: a step changes a pixel by
             about lr / (3 H W).
         lr_decay: Factor that multiplies the learning rate every 45 steps. The released code names
-            0.9 but runs with 1.
+            45 and 0.9, but its runs keep the learning rate, which is 1.
         monitor: Whether to return the best of several maps of Adam, the variant SLOC_m. The
-            candidates are the maps after steps 60, 75, 90, ... and after the last step. The best
+            candidates are the maps after steps 61, 76, 91, ... and after the last step. The best
             one has the highest insertion minus deletion score (`KeepBest`). It is selected by what
             SLOCCurves measures, so any table of results should say so. Each candidate costs 20
             forward passes.

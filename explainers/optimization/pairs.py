@@ -22,8 +22,7 @@ def solve_pairs(
 
     Args:
         solve: Function of images (n, 3, H, W), classes (n,) and a function to call after every
-            step. It returns results (n, ...). It runs with gradients enabled, even if they are
-            disabled for the caller.
+            step. It returns results (n, ...).
         images: Images (B, 3, H, W) in [0, 1].
         classes: Classes to explain, (B, k) int64.
         steps: Maximum number of steps of `solve`, for the progress bar.
@@ -36,7 +35,7 @@ def solve_pairs(
     parts = list(zip(*flat, strict=True))
     # The bar appears only in terminals, and only if the work takes longer than a second.
     bar = tqdm(total=steps * len(parts), desc=title, leave=False, delay=1, disable=None)
-    with torch.inference_mode(False), torch.enable_grad(), bar:
+    with bar:
         found = [solve(images[rows], wanted, bar.update) for rows, wanted in parts]
     results = torch.cat(found).detach()
     return results.view(*classes.shape, *results.shape[1:])

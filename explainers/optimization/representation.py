@@ -26,6 +26,9 @@ def representation(explanandum: Explanandum, images: Tensor, layer: int | str) -
     if isinstance(layer, str):
         with taps.recorded(explanandum.model, [layer]) as outputs:
             explanandum(images)
+        known = explanandum.layers.get(layer)
+        if known and known.layout and known.layout.kind == "channels_last":
+            return pooled(outputs[layer].movedim(-1, 1))
         return pooled(outputs[layer])
     pyramid = explanandum.features(images)
     if not -len(pyramid) <= layer < len(pyramid):
@@ -71,6 +74,6 @@ def asks_for_another_class(method: str, logits: Tensor, targets: Tensor) -> bool
         warnings.warn(
             f"{method} explains the predicted class only: it was asked for another class, or for "
             "several, and gives the map of the predicted one",
-            stacklevel=3,
+            stacklevel=4,  # the caller of attribute, beyond the door
         )
     return other

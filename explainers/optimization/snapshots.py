@@ -38,15 +38,19 @@ class KeepBest:
     SLOC's INS and DEL on a coarser grid, so that selecting by them means selecting by the metric.
     They take 20 forward passes for each image, class and snapshot.
 
-    Source: the released code of SLOC_m. Snapshots are taken after steps 60, 75, 90, ... and after
-    the last step.
+    Source: the released code of SLOC_m, which counts steps from 0 and takes snapshots at the end of
+    steps 60, 75, 90, ... and of the last one: after 61, 76, 91, ... updates.
+
+    Differences from the released code:
+        - A point keeps or removes a tenth more of the pixels, and equal pixels are ordered. The
+          released code cuts the map at its quantiles and keeps what is strictly above, or below.
 
     Args:
         explanandum: The classifier.
         images: Images (B, 3, H, W) in [0, 1].
         fills: Content that replaces removed pixels, broadcastable to the images.
         classes: Classes of the maps, (B, k) int64.
-        last: Number of the solver's last step.
+        last: Number of the solver's steps.
         batch_size: Number of perturbed images in a forward pass.
         channels_last: Whether the batches use the channels-last memory layout.
     """
@@ -69,7 +73,7 @@ class KeepBest:
 
     def __call__(self, rows: Tensor, step: int, maps: Tensor) -> None:
         """Scores the maps of some images if a snapshot is due after this step."""
-        if step != self.last and (step <= 50 or step % 15):
+        if step != self.last and (step <= 51 or step % 15 != 1):
             return
         classes = self.classes[rows]
         images, fill = (

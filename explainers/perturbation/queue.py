@@ -27,6 +27,8 @@ class ResponseTable:
     def record(self, images: Tensor, cells: list[tuple[int, int]]) -> None:
         """Runs the classifier on images (n, 3, H, W) and writes its responses into `cells`."""
         logits = self.explanandum(images)
+        # An output that is not finite says nothing of any class.
+        logits = logits.where(logits.isfinite().all(dim=1, keepdim=True), torch.nan)
         rows, columns = torch.tensor(cells, device=logits.device).unbind(1)
         followed = self.classes[rows].unsqueeze(1)
         probabilities = self.explanandum.to_probabilities(logits)

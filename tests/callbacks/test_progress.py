@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
 from explainers.callbacks.progress import CloseBars, show
 from explainers.callbacks.score import Score
@@ -27,7 +27,8 @@ class Speak(Callback):
 
 def run(tmp_path, *callbacks, bar=True):
     score = Score(output_dir=str(tmp_path), metrics=[], sanity=False, panels=0)
-    test = trainer(tmp_path, score, *callbacks, enable_progress_bar=bar)
+    bars = [TQDMProgressBar()] if bar else []  # Lightning's own choice depends on what is installed
+    test = trainer(tmp_path, score, *callbacks, *bars, enable_progress_bar=bar)
     test.test(Constant(planted.explanandum()), Scenes(), verbose=False)
 
 

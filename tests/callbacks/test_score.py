@@ -70,7 +70,8 @@ def test_end_to_end(tmp_path, capsys):
         )
 
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert list(summary) == ["explanandum", "data", "images", "methods", "paired", "versions"]
+    about = ["explanandum", "classifier", "data", "target", "precision"]
+    assert list(summary) == [*about, "images", "methods", "paired", "versions"]
     assert (summary["explanandum"], summary["data"], summary["images"]) == (
         "tests.planted:PlantedCNN",
         "Scenes",
@@ -279,8 +280,6 @@ def test_bad_arguments(tmp_path):
         Score(target="first")
     with pytest.raises(ValueError, match="two rows are called 'truth'"):
         run(tmp_path, name=None, methods={"truth": CentredGaussian})
-    with pytest.raises(ValueError, match="inference_mode"):
-        run(tmp_path, changes={"inference_mode": True})
     with pytest.raises(ValueError, match=r"lack \['index'\]"):
         run(tmp_path, Scenes(leave_out=("index",)))
     explanandum = planted.explanandum()
@@ -291,7 +290,7 @@ def test_bad_arguments(tmp_path):
 
 def test_only_explainers_are_scored(tmp_path):
     with pytest.raises(ValueError, match="Score tests an Explainer, got LightningModule"):
-        Score().on_test_start(trainer(tmp_path), LightningModule())
+        Score().setup(trainer(tmp_path), LightningModule(), "test")
 
 
 def test_the_logger_gets_the_means_and_names_the_folder(tmp_path):

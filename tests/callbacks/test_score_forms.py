@@ -8,6 +8,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from datamodules.shapes import Shapes
 from explainers import Explainer, Explanandum
+from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.score import Score
 from explainers.cli import EvaluateCLI, main
 from explainers.evaluation.scorefile import read
@@ -66,7 +67,7 @@ def in_python(folder, classifier):
         panels=1,
     )
     module = RISE(Explanandum(classifier), masks=6, grid=3)
-    trainer(folder, score).test(module, Shapes(**IMAGES), verbose=False)
+    trainer(folder, CheckClassifier(), score).test(module, Shapes(**IMAGES), verbose=False)
 
 
 def evaluate(command, folder, classifier, *callbacks, **groups):

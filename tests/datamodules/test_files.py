@@ -200,21 +200,10 @@ def test_an_empty_random_split_names_the_fractions(tmp_path):
     with pytest.raises(
         ValueError, match=r"none of 1 images falls into split 'test' with fractions"
     ):
-        data.setup("test")
+        data.dataset("test")
+    data.setup("test")  # before it is known which images are tested
     data.test_on = "all"
-    data.setup("test")
-
-
-@pytest.mark.parametrize(
-    ("count", "choice", "said"), [(9, "all", 9), (10, "all", 0), (12, None, 3)]
-)
-def test_few_images_to_test_are_said(tmp_path, caplog, count, choice, said):
-    data = Listed(tmp_path, {"all": {f"{i}.png": () for i in range(count)}}, test_on=choice)
-    with caplog.at_level("INFO"):
-        data.setup("test")
-    hint = "" if choice else "; set test_on: all to test every image"
-    text = f"{tmp_path}: only {said} images to test, too few to tell methods apart{hint}"
-    assert caplog.messages == ([text] if said else [])
+    assert len(data.dataset("test")) == 1
 
 
 def test_divided_images_keep_their_labels_and_can_all_be_explained(tmp_path):

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from explainers.evaluation import measure
-from explainers.evaluation.measure import score_batch, timed, unit_maps
+from explainers.evaluation.measure import check_columns, score_batch, timed, unit_maps
 from explainers.methods.constant import Constant
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.classification import ClassSpecificity
+from explainers.metrics.faithfulness import CurveAUC, RISECurves
 from explainers.metrics.localization import MAE, SoftIoU
+from explainers.metrics.randomization import MPRT
 from explainers.metrics.seconds import Seconds
 from tests import planted
 from tests.support import SIZE, Truth
@@ -139,3 +142,79 @@ def test_gradients_are_on_for_those_who_need_them(needed):
         maps, _ = timed(Looks(inputs["explanandum"]), inputs["images"], inputs["targets"])
     assert not maps.requires_grad
     assert maps.max() == 3
+
+
+class Broken(Truth):
+    """The truth, but for one image with a pixel that is not finite."""
+
+    row, value = 0, torch.nan
+
+    def attribute(self, images, targets):
+        maps = super().attribute(images, targets)
+        maps[self.row, 0, 0] = self.value
+        return maps
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_map_that_is_not_finite_has_no_values_and_stays_visible(value):
+    explainer, inputs = batch([0], [1], [2], masks=True)
+    metrics = [
+        SoftIoU(),
+        Height("raw"),
+        Height("each", per_class=True),
+        Kept(),
+        RISECurves(steps=2),
+    ]
+    expected, plain = score_batch(explainer, metrics, inputs)
+    broken = Broken(inputs["explanandum"])
+    broken.value = value
+    values, maps = score_batch(broken, metrics, inputs)
+    assert all(v != v for v in values[0, "0"].values())
+    assert "seconds" not in values[0, "0"]
+    for row in ((1, "1"), (2, "2")):
+        assert values[row].keys() == expected[row].keys()
+        assert all(values[row][n] == v for n, v in expected[row].items() if n != "seconds")
+    assert torch.equal(maps[1:], plain[1:])
+    # Not the constant map 0: the pixel shows, the others are scaled among themselves.
+    torch.testing.assert_close(maps[0, 0, 0], torch.tensor(value), equal_nan=True)
+    assert torch.equal(maps[0].flatten()[1:], plain[0].flatten()[1:])
+
+
+def test_an_image_whose_logits_are_not_finite_is_not_explained():
+    explainer, inputs = batch([0], [1], [2, 3], masks=True)
+    logits = torch.zeros(3, 4)
+    logits[1, 2] = torch.nan
+    Truth.calls = 0
+    metrics = [SoftIoU(), Height("each", per_class=True)]
+    values, maps = score_batch(explainer, metrics, inputs | {"logits": logits})
+    assert Truth.calls == 2 + 1 + 1 + 1  # two images, then class by class
+    assert values.pop((1, "")) == {}
+    assert list(values) == [(0, "0"), (2, "2|3"), (2, "2"), (2, "3")]
+    assert [values[row]["SoftIoU"] for row in ((0, "0"), (2, "2|3"))] == [1, 1]
+    assert maps[1].isnan().all()
+    assert maps[[0, 2]].isfinite().all()
+    Truth.calls = 0
+    values, maps = score_batch(explainer, metrics, inputs | {"logits": logits * torch.nan})
+    assert values == {(0, ""): {}, (1, ""): {}, (2, ""): {}}
+    assert maps.shape == (3, *SIZE)
+    assert maps.isnan().all()
+    assert Truth.calls == 0
+
+
+def test_two_metrics_cannot_write_one_column():
+    check_columns([])
+    check_columns([RISECurves(), CurveAUC(), CurveAUC(name="b"), MPRT(), MPRT("last"), Seconds()])
+    for metrics, said in (
+        (
+            [SoftIoU(), MAE(), SoftIoU()],
+            "SoftIoU and SoftIoU both write 'SoftIoU': score them in two runs",
+        ),
+        ([CurveAUC(), CurveAUC(steps=3)], "'CurveAUC': give CurveAUC another `name`"),
+        ([RISECurves(steps=3), RISECurves()], "both write 'InsertionAUC'"),
+        ([MPRT(), MPRT("cascade")], "both write 'MPRT'"),
+        ([ClassSpecificity([0]), ClassSpecificity([1])], "both write 'ClassSpecificity/own'"),
+        ([CurveAUC(name="MAE"), MAE()], "CurveAUC and MAE both write 'MAE': give CurveAUC another"),
+        ([Seconds(), Seconds()], "both write 'seconds'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check_columns(metrics)

@@ -60,3 +60,13 @@ def test_take_picks_the_rows_in_their_order_and_passes_on_the_rest():
     assert taken == {"name": ["c", "a"], "pair": [3, 1], "kind": "test", "none": None}
     assert take(batch, [])["image"].shape == (0, 2)
     assert take(batch, range(1))["name"] == ["a"]
+
+
+def test_the_target_of_logits_that_are_not_finite_is_unknown():
+    logits = LOGITS.repeat(3, 1)
+    logits[0, 1], logits[3, 0], logits[4, 3] = torch.nan, torch.inf, -torch.inf
+    labels = torch.ones(6, 4)
+    assert chosen("predicted", logits=logits) == [[], [3], [1], [], [], [3]]
+    assert chosen("predicted", multi_label=True, logits=logits)[::3] == [[], []]
+    assert chosen("second", logits=logits) == [[], [2], [2], [], [], [2]]
+    assert [bool(ids) for ids in chosen("label", labels, logits=logits)] == [0, 1, 1, 0, 0, 1]

@@ -1,5 +1,7 @@
 """Classifiers by name, and what their libraries know of their input."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from explainers import Explanandum
 from explainers.explanandum import build
 from tests import planted
 
-UNKNOWN = {"mean": None, "std": None, "input_size": None, "class_names": None}
+UNKNOWN = dict.fromkeys(("mean", "std", "input_size", "class_names", "pretrained_classes"))
 
 
 def test_a_name_may_be_timm_s_torchvision_s_or_a_callable_s():
@@ -19,6 +21,24 @@ def test_a_name_may_be_timm_s_torchvision_s_or_a_callable_s():
     assert build.build("torchvision/squeezenet1_1", 7).classifier[1].out_channels == 7
     assert build.build("tests.planted:PlantedViT", model_args={"patch": 8}).patch == 8
     assert isinstance(build.build("tests.planted:PlantedCNN"), planted.PlantedCNN)
+    assert isinstance(build.build("tests.explanandum.test_build:Named.built"), planted.PlantedCNN)
+
+
+class Named:
+    @classmethod
+    def built(cls):
+        return planted.PlantedCNN()
+
+
+def test_a_model_of_hugging_face_states_size_and_names():
+    network = nn.Module()
+    network.config = SimpleNamespace(id2label={"1": "dog", "0": "cat"}, image_size=32)
+    assert build.data_config("", network) == UNKNOWN | {
+        "input_size": [32, 32],
+        "class_names": ["cat", "dog"],
+    }
+    network.config = SimpleNamespace(id2label={0: "LABEL_0", 1: "LABEL_1"}, image_size=(8, 9))
+    assert build.data_config("", network) == UNKNOWN | {"input_size": [8, 9]}
 
 
 def test_weights_of_a_library_serve_a_head_of_another_width(monkeypatch):
@@ -66,8 +86,21 @@ def test_a_vit_made_for_another_size_says_so():
         ({"model": "resnet_18"}, ValueError, r"near: \['.*resnet"),
         ({"model": "torchvision/nothing"}, ValueError, "unknown torchvision classifier 'nothing'"),
         ({"model": "test_resnet", "weights": "nothing.pth"}, FileNotFoundError, "nothing.pth"),
+        ({"model": "no.module:x"}, ValueError, "model 'no.module:x' cannot be imported: No module"),
+        ({"model": "tests.planted:Nothing"}, ValueError, "cannot be imported: .* 'Nothing'"),
+        ({"model": "tests.planted:scenes", "model_args": {"count": 1}}, ValueError, "got tuple"),
+        (
+            {"model": "tests.planted:PlantedCNN", "num_classes": 3},
+            ValueError,
+            "does not take {'num",
+        ),
     ],
 )
 def test_bad_names_are_told(arguments, error, told):
     with pytest.raises(error, match=told):
         build.build(**arguments)
+
+
+def test_a_file_of_weights_is_no_architecture():
+    with pytest.raises(ValueError, match="'mine.pth' is a file of weights: give it as weights"):
+        build.build("mine.pth")

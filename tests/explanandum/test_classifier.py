@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,7 @@ from datamodules.shapes import Shapes
 from explainers import Explanandum
 from explainers.explanandum.classifier import Classifier
 from tests.support import fit_trainer
+from tests.tiny import Tiny, images
 
 
 def test_losses_by_hand():
@@ -69,6 +72,37 @@ def test_the_checkpoint_becomes_an_explanandum(tmp_path):
     assert frozen.class_names[0] == "striped disc"
     again = Classifier.load_from_checkpoint(tmp_path / "classifier.ckpt")
     torch.testing.assert_close(again.eval()(images), model(images))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_with_logits_and_wrappers_are_trained_too(training):
+    wrapped = nn.DataParallel(Tiny(end=lambda z: SimpleNamespace(logits=z, loss=None)))
+    plain = Classifier(Tiny(), 4).train(training)
+    torch.testing.assert_close(Classifier(wrapped, 4).train(training)(images()), plain(images()))
+
+
+def test_the_checkpoint_states_image_size_and_accuracy(tmp_path):
+    for multi_label, figure in ((True, "val/f1"), (False, "val/top1")):
+        model = Classifier("test_resnet", 6, multi_label=multi_label)
+        fit, path = fit_trainer(tmp_path), str(tmp_path / "classifier.ckpt")
+        fit.fit(model, Shapes(image_size=[32, 40], batch_size=4, train_images=8, val_images=4))
+        fit.save_checkpoint(path)
+        frozen = Explanandum(path)
+        assert frozen.input_size == [32, 40]
+        assert frozen.expected_accuracy == float(fit.callback_metrics[figure])
+        assert Explanandum(**frozen.config).expected_accuracy == frozen.expected_accuracy
+        assert Explanandum(path, expected_accuracy=0.5, input_size=[8, 8]).expected_accuracy == 0.5
+        assert Classifier.load_from_checkpoint(path).hparams["model"] == "test_resnet"
+    with pytest.raises(ValueError, match=r"expected_accuracy must lie in \[0, 1\], got 95"):
+        Explanandum(path, expected_accuracy=95)
+
+
+def test_a_checkpoint_of_an_earlier_version_states_neither():
+    frozen = Explanandum("checkpoints/shapes_classifier.ckpt")
+    assert frozen.expected_accuracy is None
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    again = Classifier.load_from_checkpoint("checkpoints/shapes_classifier.ckpt").eval()
+    torch.testing.assert_close(frozen(images), again(images))
 
 
 def test_other_checkpoints_are_refused(tmp_path):

@@ -4,23 +4,10 @@ import pytest
 import torch
 from timm.models import create_model
 from torch import nn
+from torchvision.models import get_model
 
+from explainers import Explanandum
 from explainers.explanandum import features
-
-
-@pytest.mark.parametrize("prefix", range(6))
-@pytest.mark.parametrize(("rows", "columns"), [(3, 4), (4, 3), (5, 5), (2, 8)])
-def test_tokens_are_laid_out_as_the_image_is(prefix, rows, columns):
-    maps = torch.arange(2.0 * 3 * rows * columns).view(2, 3, rows, columns)
-    tokens = torch.cat([torch.full((2, prefix, 3), -1.0), maps.flatten(2).mT], dim=1)
-    assert torch.equal(features.as_map(tokens, rows / columns), maps)
-
-
-def test_maps_pass_and_what_is_no_grid_is_refused():
-    maps = torch.rand(1, 2, 3, 4)
-    assert features.as_map(maps, 1.0) is maps
-    with pytest.raises(ValueError, match=r"cannot lay 15 tokens out as a grid of aspect 1\.00"):
-        features.as_map(torch.zeros(1, 15, 2), 1.0)
 
 
 def test_five_blocks_of_a_vit_are_evenly_spaced():
@@ -30,13 +17,130 @@ def test_five_blocks_of_a_vit_are_evenly_spaced():
     assert features.five_of(["only"]) == ["only"] * 5
 
 
+def classifier(model, **arguments):
+    plain = {"mean": [0.0] * 3, "std": [1.0] * 3, "input_size": [64, 96], **arguments}
+    return Explanandum(model, **plain)
+
+
 def test_stages_are_the_named_ones_or_timm_s():
-    network = create_model("test_resnet")
-    assert features.stages(network, None) == ["act1", "layer1", "layer2", "layer3", "layer4"]
-    assert features.stages(network, ["conv1"]) == ["conv1"]
-    vit = create_model("deit_tiny_patch16_224", embed_dim=24)
-    assert features.stages(vit, None) == [f"blocks.{i}" for i in (2, 4, 6, 8, 10)]
-    assert features.stages(nn.Linear(1, 1), None) == []
+    resnet = create_model("test_resnet", num_classes=3)
+    assert features.stages(classifier(resnet)) == ["act1", "layer1", "layer2", "layer3", "layer4"]
+    assert features.stages(classifier(resnet, feature_layers=["conv1"])) == ["conv1"]
+    vit = create_model("deit_tiny_patch16_224", embed_dim=24, num_classes=3, img_size=(64, 96))
+    assert features.stages(classifier(vit)) == [f"blocks.{i}" for i in range(12)]
+    assert features.five_stages(classifier(vit)) == [f"blocks.{i}" for i in (2, 4, 6, 8, 10)]
+    with pytest.raises(ValueError, match=r"layer 'head' gives \(5, 3\) for 5 images: name"):
+        features.stages(classifier(vit, feature_layers=["blocks.1", "head"]))
+
+
+KNOWN = {
+    "alexnet": ["features.1", "features.4", "features.11", "features"],
+    "vgg11": ["features.4", "features.9", "features.14", "features.19", "features"],
+    "resnet18": ["relu", "layer1", "layer2", "layer3", "layer4"],
+    "densenet121": [
+        "features.relu0",
+        *[f"features.denseblock{i}" for i in (1, 2, 3)],
+        "features",
+    ],
+    "mobilenet_v3_small": ["features.0", "features.1", "features.3", "features.8", "features"],
+    "shufflenet_v2_x0_5": ["conv1", "maxpool", "stage2", "stage3", "conv5"],
+    "regnet_y_400mf": ["stem", *[f"trunk_output.block{i}" for i in (1, 2, 3)], "trunk_output"],
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_stages_of_torchvision_s_classifiers_are_found_by_a_trial(name, wrapped):
+    torch.manual_seed(0)
+    network = get_model(name, weights=None, num_classes=3)
+    inner = nn.ModuleDict({"net": network})
+    inner.forward = lambda images: network(images)
+    explanandum = classifier(inner if wrapped else network)
+    prefix = "net." if wrapped else ""
+    assert explanandum.sources == [prefix + stage for stage in KNOWN[name]]
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        levels, logits = explanandum.features_and_logits(images)
+        assert torch.equal(logits, explanandum(images))
+    assert [round(96 / level.shape[-1]).bit_length() - 1 for level in levels] == (
+        [2, 3, 4, 6] if name == "alexnet" else [1, 2, 3, 4, 5]
+    )
+
+
+class Encoder(nn.Module):
+    """Tokens of patches and one of the class, through blocks that add a tenth of the mean."""
+
+    def __init__(self, blocks: int = 12) -> None:
+        super().__init__()
+        self.num_classes = 4
+        self.patch = nn.Conv2d(3, 4, 8, 8)
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(blocks)])
+
+    def forward(self, images):
+        x = self.patch(images).flatten(2).mT
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
+        for layer in self.layers:
+            x = layer(x + 0.1 * x.mean(dim=1, keepdim=True))
+        return x[:, 0]
+
+
+def test_blocks_of_one_resolution_are_found_side_by_side_and_laid_out():
+    torch.manual_seed(0)
+    explanandum = classifier(Encoder())
+    assert features.stages(explanandum) == [f"layers.{i}" for i in range(12)]
+    assert explanandum.layers["layers.3"].layout[:3] == ("tokens", (8, 12), 1)
+    levels = explanandum.features(torch.rand(2, 3, 48, 64))
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (4, 48 // s, 64 // s) if s < 32 else (4, 2, 2) for s in (2, 4, 8, 16, 32)
+    ]
+
+
+class Around(nn.Module):
+    """Two branches, neither of which decides alone."""
+
+    num_classes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 2, 2, 2), nn.Conv2d(3, 2, 4, 4)
+
+    def forward(self, images):
+        return self.one(images).mean(dim=(2, 3)) + self.two(images).mean(dim=(2, 3))
+
+
+def test_stages_that_do_not_decide_alone_are_not_defined():
+    for network in (Around(), nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 96, 2))):
+        with pytest.raises(features.NotDefinedError, match="no known stages: name them"):
+            features.stages(classifier(network))
+        with pytest.raises(features.NotDefinedError, match="feature_layers"):
+            classifier(network).features(torch.rand(1, 3, 64, 96))
+    named = classifier(Around(), feature_layers=["one", "two"])
+    assert [level.shape[-1] for level in named.features(torch.rand(1, 3, 64, 96))] == [48, 24]
+
+
+@pytest.mark.parametrize(
+    "name", ["coat_tiny", "crossvit_tiny_240", "pit_ti_224", "twins_svt_small"]
+)
+def test_families_of_timm_whose_stages_are_no_maps_are_refused_or_work(name):
+    torch.manual_seed(0)
+    explanandum = Explanandum(name, num_classes=3)
+    images = torch.rand(1, 3, *explanandum.input_size)
+    with torch.no_grad():
+        levels, logits = explanandum.features_and_logits(images)
+        torch.testing.assert_close(logits, explanandum(images))
+    assert all(level.ndim == 4 for level in levels)
+    if name in ("coat_tiny", "crossvit_tiny_240"):
+        with pytest.raises(features.NotDefinedError, match="no known stages"):
+            features.stages(explanandum)
+    else:
+        assert len(features.stages(explanandum)) > 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_stages_do_not_depend_on_the_dtype_or_on_the_weights(dtype):
+    torch.manual_seed(1)
+    network = get_model("mobilenet_v3_small", weights=None, num_classes=3).to(dtype)
+    assert classifier(network).sources == KNOWN["mobilenet_v3_small"]
 
 
 def levels(*sides):

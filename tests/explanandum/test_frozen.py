@@ -93,7 +93,7 @@ def test_half_precision_logits_become_full_probabilities():
 
 
 def test_fills_know_the_classifier_s_mean_and_std():
-    explanandum = Explanandum(Noisy(), mean=[0.5, 0.4, 0.3], std=[0.0, 0.1, 0.2])
+    explanandum = Explanandum(Noisy(), mean=[0.5, 0.4, 0.3], std=[0.3, 0.1, 0.2])
     images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     mean, std = explanandum.mean, explanandum.std
     assert torch.equal(explanandum.fill("mean")(images), mean)
@@ -125,7 +125,7 @@ def test_classes_are_kept_before_the_softmax():
     )
     images, _ = planted.scenes(3)
     torch.testing.assert_close(part.probabilities(images), full(images)[:, [3, 1]].softmax(dim=1))
-    with pytest.raises(ValueError, match=r"classes must lie in \[0, 3\]"):
+    with pytest.raises(ValueError, match=r"classes must be indices in \[0, 3\]"):
         Explanandum(planted.PlantedCNN(), classes=[4])
 
 

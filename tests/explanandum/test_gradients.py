@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models import VisionTransformer
 
 from explainers import Explanandum
 from explainers.explanandum import gradients
@@ -11,6 +12,7 @@ from explainers.explanandum.features import NotDefinedError
 from explainers.explanandum.gradients import checked_layer, default_layer
 from tests import planted
 
+KINDS = ("maps", "last", "tokens")
 HEAD = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 3.0, 0.5]])
 
 
@@ -65,6 +67,7 @@ def test_activation_maps_are_the_positive_part_of_weighted_features(images):
 
 def test_one_forward_pass_serves_all_classes_and_builds_no_graph_before_the_layer(images):
     explanandum = two_stages()
+    assert explanandum.layers  # the trial is over
     outputs = []
     explanandum.model.fine.register_forward_hook(lambda *call: outputs.append(call[2]))
     gradients.activation_maps(
@@ -98,15 +101,6 @@ def test_standardised_maps_by_hand():
     assert gradients.standardise(maps).tolist() == expected
 
 
-def test_spatial_outputs_come_from_tokens_and_from_both_layouts_of_maps():
-    model, maps = nn.Module(), torch.rand(2, 5, 3, 4)
-    tokens = torch.cat([torch.zeros(2, 1, 5), maps.flatten(2).mT], dim=1)
-    for values in (maps, tokens):
-        assert torch.equal(gradients.spatial(model, values, (30, 40)), maps)
-    model.output_fmt = "NHWC"
-    assert torch.equal(gradients.spatial(model, maps.movedim(1, -1), (30, 40)), maps)
-
-
 @pytest.mark.parametrize(
     ("name", "last", "middle"),
     [
@@ -114,18 +108,14 @@ def test_spatial_outputs_come_from_tokens_and_from_both_layouts_of_maps():
         ("test_vit", "blocks.5.norm1", "blocks.2"),
         ("test_efficientnet", "bn2", "blocks.2"),
         ("test_convnext", "norm_pre", "stages.1"),
-        ("torchvision/resnet18", "layer4", None),
-        ("torchvision/squeezenet1_1", "classifier.2", None),
+        ("torchvision/resnet18", "layer4", "layer2"),
+        ("torchvision/squeezenet1_1", "classifier.2", "features.4"),
     ],
 )
 def test_default_layers_of_known_networks(name, last, middle):
     explanandum = Explanandum(name, num_classes=3, input_size=[160, 160])
     assert default_layer(explanandum) == last
-    if middle is not None:
-        assert default_layer(explanandum, "middle") == middle
-        return
-    with pytest.raises(NotDefinedError, match="no known feature pyramid: set layer"):
-        default_layer(explanandum, "middle")
+    assert default_layer(explanandum, "middle") == middle
 
 
 def test_named_layers_come_first():
@@ -153,7 +143,60 @@ def test_a_layer_is_checked_and_none_is_the_default():
         checked_layer(explanandum, "layer9")
 
 
-def test_stages_must_be_known():
-    assert gradients.checked_stages(two_stages()) == ["fine", "coarse"]
-    with pytest.raises(NotDefinedError, match="no known stages: name them"):
-        gradients.checked_stages(two_stages(layers=()))
+class Turned(nn.Module):
+    """The same network with its maps, channels-last maps or tokens as outputs of three layers."""
+
+    num_classes = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 4)
+        self.maps, self.last, self.tokens = nn.Identity(), nn.Identity(), nn.Identity()
+
+    def forward(self, images):
+        x = self.last(self.maps(self.first(images)).movedim(1, -1))
+        x = self.tokens(x.flatten(1, 2))
+        return self.head((x.sigmoid() + x.square()).mean(dim=1))
+
+
+def turned(**arguments) -> Explanandum:
+    torch.manual_seed(0)
+    plain = {"mean": [0.0] * 3, "std": [1.0] * 3, "input_size": [32, 32], **arguments}
+    return Explanandum(Turned(), **plain)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])  # with 8 channels: as many as rows
+def test_maps_are_the_same_whatever_the_layout_of_the_layer(size):
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([[0, 3], [2, 1]])
+    found = [
+        gradients.activation_maps(
+            turned(), layer, images, classes, lambda values, grads: (values * grads).mean((2, 3))
+        )
+        for layer in KINDS
+    ]
+    assert found[0].max() > 0
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-8)
+    stages = [gradients.pyramid_maps(turned(feature_layers=[n]), images, classes) for n in KINDS]
+    for other in stages[1:]:
+        torch.testing.assert_close(other, stages[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_without_positions_is_refused():
+    network = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    explanandum = Explanandum(network, mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 32])
+    assert checked_layer(explanandum, None) == "0"
+    with pytest.raises(ValueError, match="layer '1' has a single position for images of 32 x 32"):
+        checked_layer(explanandum, "1")
+    with pytest.raises(ValueError, match=r"layer '2' gives \(5, 4\) for 5 images: name a layer"):
+        checked_layer(explanandum, "2")
+
+
+def test_the_last_layer_of_a_vit_is_where_other_tokens_still_count():
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 6, 2, 16, 32, num_classes=3)
+    nn.init.normal_(network.heads.head.weight)
+    explanandum = Explanandum(network, mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 32])
+    assert default_layer(explanandum) == "encoder.layers.encoder_layer_5.ln_1"
+    assert default_layer(explanandum, "middle") == "encoder.layers.encoder_layer_2"

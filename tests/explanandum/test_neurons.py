@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from explainers.explanandum import neurons
+from explainers.explanandum.layouts import Layout
 from explainers.explanandum.neurons import FeatureStatistics
 
 
@@ -68,20 +69,20 @@ def test_statistics_load_into_an_empty_module():
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels_last", "grid", "places"),
+    ("shape", "layout", "grid", "places"),
     [
-        ((2, 5, 3, 4), False, (3, 4), 12),
-        ((2, 3, 4, 5), True, (3, 4), 12),
-        ((2, 12, 5), False, (3, 4), 12),
-        ((2, 13, 5), True, (3, 4), 13),  # tokens, the first of the class
+        ((2, 5, 3, 4), Layout("maps", (3, 4)), (3, 4), 12),
+        ((2, 3, 4, 5), Layout("channels_last", (3, 4)), (3, 4), 12),
+        ((2, 12, 5), Layout("tokens", (3, 4)), (3, 4), 12),
+        ((2, 13, 5), Layout("tokens", (3, 4), 1), (3, 4), 13),  # tokens, the first of the class
     ],
 )
-def test_layouts_become_channels_by_places_and_back(shape, channels_last, grid, places):
+def test_layouts_become_channels_by_places_and_back(shape, layout, grid, places):
     output = torch.rand(shape)
-    found, own = neurons.to_neurons(output, 3 / 4, channels_last)
+    found, own = neurons.to_neurons(output, layout, (2, 3, 30, 40))
     assert own == grid
     assert found.shape == (2, 5, places)
-    torch.testing.assert_close(neurons.from_neurons(found, output, channels_last), output)
+    torch.testing.assert_close(neurons.from_neurons(found, output, layout), output)
     one = output[0, places - 12 + 5, 1] if output.ndim == 3 else output[0, 1, 1, 1]
     assert found[0, 1, places - 12 + 5] == one  # channel 1 at the second place of the second row
     found.zero_()
@@ -94,6 +95,6 @@ def test_only_the_map_is_changed():
 
 
 def test_what_is_neither_map_nor_tokens_is_refused():
-    for output in (torch.zeros(2, 3), (torch.zeros(2, 3, 4),)):
-        with pytest.raises(ValueError, match="maps"):
-            neurons.to_neurons(output, 1.0, False)
+    for shape in ((2, 3), (4, 3, 4, 4), (2, 16, 3)):
+        with pytest.raises(ValueError, match="expected maps of 2 images from a layer, got"):
+            neurons.to_neurons(torch.zeros(shape), Layout("maps", (4, 4)), (2, 3, 8, 8))

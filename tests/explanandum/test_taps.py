@@ -51,10 +51,11 @@ def test_hooks_are_gone_after_the_block_and_after_an_error(block):
     ("block", "error"),
     [
         (lambda network: taps.recorded(network, ["twice", "nope"]), ValueError),
+        (lambda network: taps.watched(network, ["twice", "nope"], print), ValueError),
         (lambda network: taps.tapped(network, ["twice", "nope"]), AttributeError),
         (lambda network: taps.replaced(network, "nope", torch.relu), AttributeError),
     ],
-    ids=["recorded", "tapped", "replaced"],
+    ids=["recorded", "watched", "tapped", "replaced"],
 )
 def test_an_unknown_layer_is_named_and_leaves_no_hook(block, error):
     network = model()
@@ -74,6 +75,18 @@ def test_recorded_outputs_are_those_of_the_layers_asked_for():
     torch.testing.assert_close(outputs["stem"], brightness)
     pooled = F.avg_pool2d(brightness * planted.quadrant_masks(32, 32), 4)  # twice by 2
     torch.testing.assert_close(outputs["stages.1"], pooled)
+
+
+def test_every_run_of_a_layer_is_watched_with_whatever_it_gives():
+    network, seen = model(), []
+    network.act = nn.MaxPool1d(1, return_indices=True)
+    with (
+        taps.watched(network, ["twice", "act"], lambda name, out: seen.append((name, type(out)))),
+        pytest.raises(TypeError),  # the head takes no tuple
+    ):
+        network.twice(IMAGE)
+        network(IMAGE)
+    assert seen == [("twice", torch.Tensor), ("twice", torch.Tensor), ("act", tuple)]
 
 
 def test_the_network_goes_on_with_what_replaces_an_output():
@@ -119,6 +132,7 @@ def test_passes_are_counted_in_images():
 
 def test_a_look_at_the_features_is_a_pass_too():
     looks = Explanandum("test_resnet", num_classes=4)
+    assert looks.sources == []  # found by trial passes, once
     with taps.counted(looks.model) as counts, torch.no_grad():
         looks.features(torch.rand(2, 3, 32, 32))
     assert counts == [2, 0]

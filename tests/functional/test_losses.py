@@ -114,3 +114,27 @@ def test_only_half_precision_is_widened():
         (torch.float64, torch.float64),
     ):
         assert losses.widen(torch.ones(1, dtype=dtype)).dtype == wide
+
+
+def test_area_gap_is_that_of_the_sorted_mask_with_its_gradient():
+    masks = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ones = torch.tensor([1, 7, 17])  # of 20, rounded
+    steps = (torch.arange(20) >= 20 - ones[:, None]).float()
+    expected = (masks.flatten(2).sort(dim=2).values - steps).square().mean(dim=2)
+    found = losses.area_gap(masks, [0.05, 0.33, 0.85])
+    torch.testing.assert_close(found, expected)
+    found_sorted = losses.area_gap(masks, [0.05, 0.33, 0.85], ties="sorted")
+    torch.testing.assert_close(found_sorted, expected)
+    pulls = [torch.autograd.grad(gap.sum(), masks)[0] for gap in (found, found_sorted, expected)]
+    torch.testing.assert_close(pulls[0], pulls[2])
+    torch.testing.assert_close(pulls[1], pulls[2])
+
+
+def test_area_gap_favours_none_of_equal_pixels():
+    half = 0.5 + 1e-6  # equal but for rounding
+    masks = torch.tensor([[0.9, 0.5, half], [0.5, half, 0.2]]).view(1, 1, 2, 3).requires_grad_()
+    found = losses.area_gap(masks, [0.5])  # three ones: 0.9 and two of the four halves
+    torch.testing.assert_close(found.item(), (0.1**2 + 4 * 0.5**2 + 0.2**2) / 6, rtol=0, atol=1e-5)
+    found.sum().backward()
+    expected = torch.tensor([[-0.2, 0.0, 0.0], [0.0, 0.0, 0.4]]) / 6
+    torch.testing.assert_close(masks.grad[0, 0], expected)

@@ -22,3 +22,10 @@ def test_minmax_scales_each_map_alone():
     torch.testing.assert_close(
         masking.minmax(maps)[:, 0], torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
     )
+
+
+def test_minmax_keeps_what_is_not_finite_and_scales_the_rest():
+    nan, inf = torch.nan, torch.inf
+    maps = torch.tensor([[[nan, 1.0, 5.0]], [[inf, 2.0, -inf]], [[nan, nan, inf]]])
+    expected = torch.tensor([[[nan, 0.0, 1.0]], [[inf, 0.0, -inf]], [[nan, nan, inf]]])
+    torch.testing.assert_close(masking.minmax(maps), expected, equal_nan=True)

@@ -2,8 +2,10 @@ import copy
 
 import pytest
 import torch
+from timm.models import create_model
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models import SwinTransformer
 
 from explainers import Explanandum
 from explainers.explanandum.features import NotDefinedError
@@ -68,7 +70,7 @@ def test_grad_cam_plus_plus_by_hand(images):
 def test_grad_cam_plus_plus_has_no_poles_in_signed_features(images):
     explanandum = tiny(mean=3.0)  # every feature is negative before the ReLU
     gradient = torch.ones(1, 1, 2, 2)
-    method = GradCAMPlusPlus(explanandum, "act")
+    method = GradCAMPlusPlus(explanandum, "features")
     assert method._weights(-0.5 * gradient, gradient).item() == pytest.approx(2.0)  # S g = -2
     with pytest.raises(ValueError, match="eps must be positive"):
         GradCAMPlusPlus(explanandum, "act", eps=0.0)
@@ -89,8 +91,18 @@ def test_pyramid_cam_knows_the_stages_of_networks_of_timm(name):
     maps = PyramidCAM(explanandum).class_maps(images, torch.tensor([[0, 2]]))
     assert maps.shape == (1, 2, 160, 160)
     torch.testing.assert_close(maps.square().mean(dim=(2, 3)), torch.ones(1, 2))
+
+
+def test_pyramid_cam_needs_stages(images):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
     with pytest.raises(NotDefinedError, match="no known stages"):
-        PyramidCAM(tiny())
+        PyramidCAM(Explanandum(flat, mean=[0.0] * 3, std=[1.0] * 3, input_size=[8, 8]))
+    classes = torch.tensor([[0, 1]] * 2)  # the only stage that is found is the last layer
+    named = Explanandum(
+        Tiny(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[8, 8], feature_layers=["act"]
+    )
+    expected = PyramidCAM(named).class_maps(images, classes)
+    assert torch.equal(PyramidCAM(tiny()).class_maps(images, classes), expected)
 
 
 @pytest.mark.parametrize("method", [*BOTH, PyramidCAM])
@@ -132,3 +144,54 @@ def test_parity_with_pytorch_grad_cam_up_to_its_rescaling(name, method):
             torch.testing.assert_close(
                 masking.minmax(found), masking.minmax(expected), rtol=0, atol=1e-4
             )
+
+
+class ChannelsFirst(nn.Module):
+    """A layer whose channels-last output is turned."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block, self.turned = block, nn.Identity()
+
+    def forward(self, x):
+        return self.turned(self.block(x).movedim(-1, 1)).movedim(1, -1)
+
+
+SWINS = {
+    "torchvision": (
+        lambda: SwinTransformer([2, 2], 12, [1, 1], [2, 4], [4, 4], num_classes=5),
+        ["features.1.0", "features.3.1"],
+    ),
+    "timm": (
+        lambda: create_model(
+            "swin_tiny_patch4_window7_224",
+            img_size=(32, 48),
+            window_size=4,
+            embed_dim=12,
+            depths=(1, 2),
+            num_heads=(1, 2),
+            num_classes=5,
+        ),
+        ["layers.0.blocks.0", "layers.1.blocks.1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("library", SWINS)
+@pytest.mark.parametrize("method", [GradCAM, GradCAMPlusPlus])
+def test_a_channels_last_layer_is_explained_as_its_turned_output(library, method):
+    build, layers = SWINS[library]
+    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    arguments = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [32, 48]}
+    for layer in layers:
+        torch.manual_seed(0)
+        network = build()
+        plain = method(Explanandum(network, **arguments), layer)
+        found = plain.class_maps(images, torch.tensor([[0, 3], [4, 1]]))
+        network.set_submodule(layer, ChannelsFirst(network.get_submodule(layer)))
+        turned = method(Explanandum(network, **arguments), f"{layer}.turned")
+        assert torch.equal(found, turned.class_maps(images, torch.tensor([[0, 3], [4, 1]])))
+        assert found.max() > 0
+        inner = f"{layer}.block.attn.qkv"  # in windows that are folded into the batch
+        with pytest.raises(ValueError, match=rf"layer '{inner}' (gives|does not run)"):
+            method(Explanandum(network, **arguments), inner)

@@ -4,12 +4,13 @@ from collections import deque
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from explainers import Explanandum
 from explainers.functional import fills, masking
-from explainers.functional.smooth_masks import smooth_masks
-from explainers.methods.extremal import ExtremalPerturbation, area_gap, show, smallest
+from explainers.functional.smooth_masks import smooth_masks, torchray_masks
+from explainers.methods.extremal import ExtremalPerturbation, show, smallest
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve
 from tests import planted
@@ -47,27 +48,6 @@ def explain(*regions, **arguments):
     """A quick method and a case for it: a white image and class 0."""
     method = ExtremalPerturbation(explanandum(*regions), **(FAST | arguments))
     return method, (torch.ones(1, 3, SIZE, SIZE), torch.zeros(1, 1, dtype=torch.long))
-
-
-def test_area_gap_is_that_of_the_sorted_mask_with_its_gradient():
-    masks = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    ones = torch.tensor([1, 7, 18])  # of 20, rounded
-    steps = (torch.arange(20) >= 20 - ones[:, None]).float()
-    expected = (masks.flatten(2).sort(dim=2).values - steps).square().mean(dim=2)
-    found = area_gap(masks, [0.05, 0.33, 0.9])
-    torch.testing.assert_close(found, expected)
-    pulls = [torch.autograd.grad(gap.sum(), masks)[0] for gap in (found, expected)]
-    torch.testing.assert_close(*pulls)
-
-
-def test_area_gap_favours_none_of_equal_pixels():
-    half = 0.5 + 1e-6  # equal but for rounding
-    masks = torch.tensor([[0.9, 0.5, half], [0.5, half, 0.2]]).view(1, 1, 2, 3).requires_grad_()
-    found = area_gap(masks, [0.5])  # three ones: 0.9 and two of the four halves
-    torch.testing.assert_close(found.item(), (0.1**2 + 4 * 0.5**2 + 0.2**2) / 6, rtol=0, atol=1e-5)
-    found.sum().backward()
-    expected = torch.tensor([[-0.2, 0.0, 0.0], [0.0, 0.0, 0.4]]) / 6
-    torch.testing.assert_close(masks.grad[0, 0], expected)
 
 
 def test_show_blends_the_two_nearest_levels():
@@ -176,6 +156,56 @@ def test_it_is_the_published_optimisation():
     torch.testing.assert_close(alone.masks(images, classes), found)
 
 
+def literal_torchray(classifier, image, label, area, iterations):
+    """TorchRay's loop for one image, class and area, with black fill and a kernel of 3 pixels.
+
+    Its pixels count with their border, equal ones are sorted, and the mask is that of the last
+    iteration, before its update.
+    """
+    (height, width), parameters = image.shape[-2:], torch.ones(1, 1, *image.shape[-2:])
+    parameters.requires_grad_()
+    optimizer = torch.optim.SGD([parameters], lr=0.05, momentum=0.9, dampening=0.9)
+    for iteration in range(iterations):
+        whole = torchray_masks(parameters, 1, 3.0)[0, 0]
+        mask = whole[3 : 3 + height, 3 : 3 + width]
+        wanted = torch.ones(whole.numel())
+        wanted[: int(whole.numel() * (1 - area))] = 0
+        penalty = (whole.flatten().sort(stable=True).values - wanted).square().mean()
+        logits = classifier((image * mask)[None])[0]
+        others = torch.cat([logits[:label], logits[label + 1 :]])
+        optimizer.zero_grad()
+        (30 * 1.1**iteration * penalty - (logits[label] - others.max())).backward()
+        optimizer.step()
+        with torch.no_grad():
+            parameters.clamp_(0, 1)
+    return mask.detach().clamp(max=1)
+
+
+def test_with_its_grid_and_one_step_less_it_is_torchray():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 3, 8, 9, generator=generator)
+    classifier = explanandum(*torch.rand(3, 8, 9, generator=generator))
+    settings = {"lr": 0.05, "area_weight": 30.0, "area_growth": 1.1, "smoothness": 84.0}
+    geometry = {"grid": "torchray"}
+    for area in (0.1, 0.3):  # one by one: side by side, rounding may sort equal pixels otherwise
+        method = ExtremalPerturbation(
+            classifier, area, steps=11, fill="black", geometry=geometry, **settings
+        )
+        mask = method.attribute(images, torch.tensor([[False, True, False]]))[0]
+        expected = literal_torchray(classifier, images[0], 1, area, 12)
+        torch.testing.assert_close(mask, expected, rtol=1e-3, atol=1e-4)
+        assert mask.std() > 0.05
+
+
+def test_blur_smooths_the_finished_masks_with_zeros_beyond_the_image():
+    method, case = explain(box(4, 18, 8, 22), box(18, 28, 0, 8), areas=[0.1, 0.3], steps=60)
+    plain = method.masks(*case)[0, 0]
+    method.geometry["blur"] = 2 / SIZE
+    for mask, smooth in zip(plain, method.masks(*case)[0, 0], strict=True):
+        expected = gaussian_filter(mask.numpy(), sigma=2, mode="constant", truncate=4)
+        torch.testing.assert_close(smooth, torch.from_numpy(expected), rtol=0, atol=1e-5)
+
+
 def test_every_other_image_is_mirrored_from_the_first_on():
     classifier = planted.explanandum()
     seen = []
@@ -200,9 +230,9 @@ def test_the_map_is_chosen_by_the_rule():
     """The second image has a band that speaks against the class: hiding it helps."""
     region, band = box(4, 18, 8, 22), box(0, 4, 0, SIZE)
     images = torch.ones(2, 3, SIZE, SIZE)
-    images[1] -= 2 * band
+    images[0] -= band
     case = images, torch.zeros(2, 1, dtype=torch.long)
-    classifier = explanandum(region + band, 1 - region - band)
+    classifier = explanandum(region - band, 1 - region - band)
 
     def method(choose):
         return ExtremalPerturbation(classifier, [0.05, 0.45, 0.8], choose, **(FAST | {"steps": 80}))
@@ -300,9 +330,17 @@ def test_wrong_areas_are_refused(areas):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"choose": "largest"}, {"reward": "log"}, {"fill": "images"}, {"steps": 0}]
+    "wrong",
+    [
+        {"choose": "largest"},
+        {"reward": "log"},
+        {"fill": "images"},
+        {"steps": 0},
+        {"geometry": {"grid": "corner"}},
+        {"geometry": {"blur": -1.0}},
+    ],
 )
 def test_wrong_arguments_are_refused(wrong):
-    ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=rf"{name}.* must be .*{value}"):
+    ((name, value),) = wrong.get("geometry", wrong).items()
+    with pytest.raises(ValueError, match=rf"{name}.* must (not )?be .*{value}"):
         ExtremalPerturbation(planted.explanandum(), **wrong)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from skimage import transform
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
@@ -140,8 +141,7 @@ def literal(explanandum, image, label, known, steps, samples, beta, seed):
         optimizer.zero_grad()
         (error + beta * nats(lam).mean()).backward()
         optimizer.step()
-    bits = nats(mixing(alpha.detach())).sum(dim=1, keepdim=True) / math.log(2)
-    return F.interpolate(bits, scale_factor=2, mode="bilinear")[0, 0] / 4
+    return nats(mixing(alpha.detach())).sum(dim=1, keepdim=True) / math.log(2)
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
@@ -157,8 +157,32 @@ def test_it_is_what_a_literal_loop_finds(multi_label):
     found = method.class_maps(images, torch.tensor([[0, 1], [0, 1]]))
     for image, maps in zip(images, found, strict=True):
         for label in range(2):
-            expected = literal(explanandum, image, label, known, 6, 4, 5.0, seed=3)
+            bits = literal(explanandum, image, label, known, 6, 4, 5.0, seed=3)
+            expected = F.interpolate(bits, scale_factor=2, mode="bilinear")[0, 0] / 4
             torch.testing.assert_close(maps[label], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_released_run_is_one_step_less_but_for_the_border():
+    """The released code maps alpha before its last update, and mirrors the border of the map."""
+    explanandum, known, image = corner(scale=3.0), photographs(50), photographs(1, seed=5)
+    bits = literal(explanandum, image[0], 0, known, 9, 10, 10.0, seed=0)[0, 0]
+    mirrored = {"order": 1, "mode": "reflect", "anti_aliasing": False, "preserve_range": True}
+    released = torch.from_numpy(transform.resize(bits.numpy(), (12, 16), **mirrored)) / 4
+    maps = {}
+    for steps in (9, 10):
+        method = IBA(explanandum, "features", steps=steps, relu=False)
+        method.estimate(known)
+        maps[steps] = method.class_maps(image, torch.tensor([[0]]))[0, 0]
+        maps[steps] = maps[steps].double()
+    inside = slice(1, -1), slice(1, -1)
+    torch.testing.assert_close(maps[9][inside], released[inside].double(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(maps[9].sum(), bits.double().sum(), rtol=1e-3, atol=0)
+    assert 1e-4 < abs(released.sum() / bits.sum() - 1) < 0.1  # the mirrored border changes the sum
+    alike = [
+        torch.corrcoef(torch.stack([m, released]).flatten(1).double())[0, 1] for m in maps.values()
+    ]
+    assert alike[0] > 0.97  # the border is a third of these 12 x 16 pixels
+    assert alike[0] > alike[1]
 
 
 def test_mixtures_are_cut_off_where_features_are_never_negative():

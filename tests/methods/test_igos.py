@@ -220,6 +220,7 @@ def test_noise_is_in_units_of_the_classifiers_std():
             return super().forward(images)
 
     classifier = Explanandum(Spy(torch.zeros(3, 40, 40)), mean=[0.5] * 3, std=[0.1, 0.2, 0.3])
+    seen.clear()  # of the trial pass
     images = torch.full((1, 3, 40, 40), 0.5)
     method = IGOSPlusPlus(classifier, fill="mean", steps=1, ig_steps=5, noise=0.3)
     method.class_maps(images, torch.tensor([[0]]))

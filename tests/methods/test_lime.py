@@ -207,8 +207,8 @@ def test_fill_says_what_is_seen_in_place_of_a_superpixel():
             return super().forward(images)
 
     for fill, expected in (("mean", 0.25), ("black", 0.0)):
-        seen.clear()
         method = explain(Spy(), mean=0.25, samples=3, fill=fill)
+        seen.clear()  # of the trial pass
         method.class_maps(tiles(), torch.tensor([[0]]))
         torch.testing.assert_close(seen[0][:1], tiles())  # the first sample is the image
         red = seen[0][1:, 0]

@@ -133,7 +133,7 @@ def test_one_step_of_adam_moves_every_parameter_by_lr():
     found = method.class_maps(PICTURE, torch.tensor([[0, 1]]))[0, :, 0]
     # Slopes at one half: -4 / (1 + e^2.5) + .2 < 0 and -1 / (1 + e^2.5) + .2 > 0; wrong class: > 0.
     up, down = sigma(0.05), sigma(-0.05)
-    expected = torch.tensor([[up, down], [down, down]]).double()
+    expected = torch.tensor([[up, down], [down, down]])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_variation_makes_a_linear_classifier_sound():
 
 
 @pytest.mark.parametrize("maps", [1, 2, 4])
-def test_masks_are_disjoint_and_each_explains_the_class(maps):
+def test_masks_sum_to_one_and_each_explains_the_class(maps):
     explanandum = planted.explanandum()
     images, targets = planted.scenes(2, (16, 20))
     classes = targets.nonzero()[:, 1:]
@@ -196,6 +196,22 @@ def test_masks_are_disjoint_and_each_explains_the_class(maps):
     assert torch.equal(method.class_maps(images, classes), found[:, :, :-1].amax(dim=2))
     method.combine = "mean"
     assert torch.equal(method.class_maps(images, classes), found[:, :, :-1].mean(dim=2))
+
+
+@pytest.mark.parametrize("maps", [2, 4])
+def test_several_masks_differ_and_from_the_released_start_they_do_not(maps):
+    images, targets = planted.scenes(2)
+    classes = targets.nonzero()[:, 1:]
+    settings = {"steps": 100, "scale": 1, "l1": 1e-3, "tv": 0.0, "maps": maps}
+    for start, least, most in (("noise", -0.1, 0.6), ("zeros", 0.9999, 1.0001)):
+        method = MaskingExplanation(planted.explanandum(), start=start, **settings)
+        for masks in method.ensembles(images, classes)[:, 0, :-1].flatten(2):
+            assert least < torch.corrcoef(masks)[0, 1] < most
+    single = [
+        MaskingExplanation(planted.explanandum(), start=start, seed=seed, steps=3)
+        for start, seed in (("noise", 0), ("zeros", 1))
+    ]
+    assert torch.equal(*(method.class_maps(images, classes) for method in single))
 
 
 def test_cells_are_interpolated_after_the_softmax():
@@ -291,7 +307,7 @@ def test_crops_are_windows_of_the_picture():
     "wrong",
     [{name: 0} for name in ("steps", "scale", "maps", "draws", "pairs", "lr")]
     + [{name: -1.0} for name in ("l1", "tv", "entropy")]
-    + [{name: "pink"} for name in ("combine", "loss", "fill")]
+    + [{name: "pink"} for name in ("combine", "loss", "fill", "start")]
     + [{"fill": "images"}, {"fill": "mean", "bank": "pictures"}],
 )
 def test_wrong_arguments_are_refused(wrong):

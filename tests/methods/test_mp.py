@@ -30,6 +30,20 @@ class Disc(nn.Module):
         return torch.stack([p.log(), (1 - p).log()], dim=1)
 
 
+class Bright(nn.Module):
+    """The probability of class 0 is 1/2 plus the weighted sum of the brightness."""
+
+    num_classes = 2
+
+    def __init__(self, weights):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, images):
+        p = 0.5 + (images.mean(dim=1) * self.weights).sum(dim=(1, 2))
+        return torch.stack([p.log(), (1 - p).log()], dim=1)
+
+
 class Smooth(nn.Module):
     """Three classes by a small convolutional network with nothing planted."""
 
@@ -97,7 +111,7 @@ def test_tv_makes_it_smooth():
     assert rough[1] > 1.5 * rough[2] > 0
 
 
-def literal(explanandum, image, target, steps, jitter, noise, interpolation, power, seed):
+def literal(explanandum, image, target, steps, jitter, noise, interpolation, power, slope, seed):
     """The method written down once more: one image, plain Adam, loops over pixels of the mask."""
     generator = torch.Generator().manual_seed(seed)
     height, width = image.shape[1:]
@@ -122,7 +136,8 @@ def literal(explanandum, image, target, steps, jitter, noise, interpolation, pow
         loss = p
         for i in range(4):
             for j in range(4):
-                loss = loss + 0.001 * (1 - mask[i, j])
+                area = 1 - mask[i, j]
+                loss = loss + 0.001 * (area.abs() if slope == "zero" else area)
                 if i < 3:
                     loss = loss + 0.02 * (mask[i + 1, j] - mask[i, j]).abs() ** power
                 if j < 3:
@@ -140,10 +155,14 @@ def literal(explanandum, image, target, steps, jitter, noise, interpolation, pow
 
 
 @pytest.mark.parametrize(
-    ("jitter", "noise", "interpolation", "power"),
-    [(1, 0.0, "bilinear", 3), (4, 0.0, "nearest", 3), (3, 0.2, "bilinear", 2)],
+    ("jitter", "noise", "interpolation", "power", "slope"),
+    [
+        (1, 0.0, "bilinear", 3, "left"),
+        (4, 0.0, "nearest", 3, "zero"),
+        (3, 0.2, "bilinear", 2, "left"),
+    ],
 )
-def test_it_equals_the_method_written_out(jitter, noise, interpolation, power):
+def test_it_equals_the_method_written_out(jitter, noise, interpolation, power, slope):
     explanandum = smooth()
     images = torch.rand(2, 3, 12, 9, generator=torch.Generator().manual_seed(1))
     method = MP(
@@ -152,6 +171,7 @@ def test_it_equals_the_method_written_out(jitter, noise, interpolation, power):
         size=4,
         interpolation=interpolation,
         l1=0.001,
+        slope_at_one=slope,
         tv=0.02,
         power=power,
         jitter=jitter,
@@ -162,9 +182,22 @@ def test_it_equals_the_method_written_out(jitter, noise, interpolation, power):
     found = method.class_maps(images, torch.tensor([[0], [2]]))[:, 0]
     run = partial(literal, explanandum, steps=12, jitter=jitter, noise=noise)
     for image, target, result in zip(images, (0, 2), found, strict=True):
-        expected = run(image, target, interpolation=interpolation, power=power, seed=7)
+        expected = run(image, target, interpolation=interpolation, power=power, slope=slope, seed=7)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
         assert result.std() > 0.03
+
+
+def test_the_slope_at_one_decides_whether_worthless_removals_begin():
+    # p depends on each pixel by 1e-5, which is less than l1 = 1e-3.
+    weights = torch.full((8, 8), 1e-5)
+    explanandum = Explanandum(Bright(weights), mean=[0.0] * 3, std=[1.0] * 3)
+    images, found = torch.ones(1, 3, 8, 8), {}
+    for slope in ("left", "zero"):
+        quick = {"steps": 1, "size": 8, "l1": 1e-3, "tv": 0.0, "jitter": 1, "init": "ones"}
+        method = MP(explanandum, slope_at_one=slope, fill="black", **quick)
+        found[slope] = method.class_maps(images, torch.tensor([[0]]))
+    assert found["left"].max() == 0
+    torch.testing.assert_close(found["zero"], torch.full((1, 1, 8, 8), 0.1), rtol=0, atol=1e-3)
 
 
 def test_jitter_repeats_the_border_and_keeps_the_image_in_the_middle():
@@ -266,9 +299,10 @@ def test_the_circle_is_the_smallest_that_hides_the_class():
 
 
 def test_a_class_that_no_disc_hides_starts_from_the_largest():
-    explanandum = planted.explanandum()
-    images = torch.zeros(1, 3, 32, 32)
-    images[..., 0, 0] = 300.0  # only a corner decides
+    weights = torch.zeros(32, 32)
+    weights[0, 0] = 0.4  # only a corner decides
+    explanandum = Explanandum(Bright(weights), mean=[0.0] * 3, std=[1.0] * 3)
+    images = torch.ones(1, 3, 32, 32)
     method = MP(explanandum, steps=1, lr=1e-9, jitter=1, init="circle", fill="black")
     found = method.class_maps(images, torch.tensor([[0]]))[0, 0]
     torch.testing.assert_close(

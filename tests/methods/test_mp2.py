@@ -142,14 +142,14 @@ def test_norm_also_removes_what_speaks_against_the_class():
 
 
 def test_finished_pairs_drop_out_and_change_nothing():
-    levels = (1.0, 0.4, 0.2, 2.0)  # log-odds 31 level - 10 and so on
-    together, passes = explain(linear(bias=10.0), levels)
-    alone = [explain(linear(bias=10.0), (level,)) for level in levels]
+    levels = (0.5, 0.2, 0.1, 1.0)  # log-odds 62 level - 10 and so on
+    together, passes = explain(linear(bias=5.0, scale=2.0), levels)
+    alone = [explain(linear(bias=5.0, scale=2.0), (level,)) for level in levels]
     torch.testing.assert_close(together, torch.cat([maps for maps, _ in alone]))
     lengths = [len(each) for _, each in alone]
     assert lengths == [3, 2, 1, 3]
     assert passes == [4, 3, 2]
-    split, passes = explain(linear(bias=10.0), levels, pairs=3)
+    split, passes = explain(linear(bias=5.0, scale=2.0), levels, pairs=3)
     torch.testing.assert_close(split, together)
     assert passes == [3, 2, 1, 1, 1, 1]
 
@@ -216,7 +216,7 @@ def test_it_equals_the_method_written_out(gradient, chance, interpolation):
         for step, cell in removed:
             expected[cell] = 1 - step / 16
         expected = resize(expected.view(1, 4, 4), (9, 8), interpolation)[0]
-        torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(result, expected.float())
         lengths.add(len(removed))
     assert (min(lengths) == 16) == (chance == 0)
 

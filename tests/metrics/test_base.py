@@ -8,6 +8,7 @@ from torchmetrics import MetricCollection
 
 from explainers.metrics.base import PerImageMetric, pixel_sum
 from explainers.metrics.localization import MAE, SoftIoU
+from explainers.metrics.seconds import Seconds
 from tests import planted
 
 
@@ -61,7 +62,11 @@ def test_rows_are_distinct_sorted_and_averaged_within_an_image():
     metric = ClassMean()
     maps = torch.tensor([8.0, 1.0, 3.0, 8.0])[:, None, None].expand(4, 2, 2)
     labels = torch.tensor([0, 2, 1, 0])
-    metric.update(torch.tensor([9, 4, 4, 9]), labels, maps=maps, targets=torch.eye(4)[labels])
+    for rows in ([0, 1, 2], [3]):
+        metric.update(
+            torch.tensor([9, 4, 4, 9])[rows], labels[rows], maps=maps[rows],
+            targets=torch.eye(4)[labels[rows]],
+        )  # fmt: skip
     index, columns = metric.per_image()
     assert index.tolist() == [[4, 1], [4, 2], [9, 0]]
     assert columns["mean"].tolist() == [3, 1, 8]
@@ -76,8 +81,20 @@ def test_repeated_rows_that_differ_are_settled_by_value_not_by_order():
     for order in ([0, 1], [1, 0]):
         metric = SoftIoU()
         metric.add(rows[order], values[order])
-        results.append(metric.compute()["SoftIoU"].item())
+        with pytest.warns(UserWarning, match="image 1 came several times with other values"):
+            results.append(metric.compute()["SoftIoU"].item())
     assert results == [0.25, 0.25]
+
+
+def test_an_index_that_counts_within_the_batch_is_noticed():
+    metric, seconds = SoftIoU(), Seconds()
+    _, maps, mask = data(4, (8, 8))
+    for rows in ([0, 1], [2, 3]):
+        metric.update(torch.arange(2), maps=maps[rows], mask=mask[rows])
+        seconds.update(torch.arange(2), seconds=torch.rand(2) + rows[0])
+    with pytest.warns(UserWarning, match="place in the data set, not in its batch"):
+        metric.compute()
+    seconds.compute()  # a second measurement of the same image may differ
 
 
 def test_missing_values_are_missing():

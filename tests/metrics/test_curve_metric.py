@@ -64,9 +64,12 @@ def test_points_of_a_curve_as_numbers():
     )
     targets = torch.tensor([[0, 1, 0], [1, 0, 0]]).bool()
     assert curve_values(found, "probability", targets) is found.probability
-    assert curve_values(found, "logit", targets) is found.logit
+    assert torch.equal(curve_values(found, "logit", targets), found.logit)
     assert curve_values(found, "hit", targets).tolist() == [[1, 0, 0], [0, 1, 0]]
     assert curve_values(found, "unchanged", targets).tolist() == [[1, 0, 0], [1, 0, 1]]
+    lost = found._replace(probability=torch.tensor([[0.9, torch.nan, 0.1], [0.8, 0.7, 0.6]]))
+    for value in ("probability", "logit", "hit", "unchanged"):
+        assert curve_values(lost, value, targets).isnan().nonzero().tolist() == [[0, 1]]
 
 
 def test_too_few_draws_are_refused():

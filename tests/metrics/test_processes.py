@@ -35,7 +35,7 @@ SETTINGS = {  # smaller than the defaults, or others beside them
     "InformationCurves": [{"thresholds": [0.1, 0.4], "min_score": 0.3}],
     "MPRT": [{}, {"layers": "cascade", "subject": "explainer"}],
     "MapSimilarity": [{"seeds": [0, 1]}],
-    "RISECurves": [{"steps": 5}, {"pixels": 1, "draws": 5}],
+    "RISECurves": [{"pixels": 1, "draws": 5}],
     "SLOCCurves": [{"steps": 5}],
 }
 

@@ -37,8 +37,8 @@ def test_sigmoid_only_if_asked_for_and_the_classifier_has_one():
 
 def test_hopeless_classes_stay_finite_and_no_target_is_missing():
     metric = MaskSaliency()
-    logits = torch.tensor([[900.0, -900.0], [0.0, 0.0]])
-    targets = torch.tensor([[False, True], [False, False]])
+    logits = torch.tensor([[900.0, -900.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    targets = torch.tensor([[False, True, False, False], [False] * 4])
     inputs = {"maps": torch.ones(2, 2, 2), "explanandum": planted.explanandum()}
     values = metric.measure(**inputs, targets=targets, masked_logits=logits)["MaskSaliency"]
     assert values[0].item() == 1800

@@ -28,7 +28,7 @@ def best_of(classes, last, images=None):
 
 
 @pytest.mark.parametrize("last", [97, 100])
-def test_every_fifteenth_step_after_the_fiftieth_and_the_last_are_looked_at(last):
+def test_every_fifteenth_step_counted_from_0_after_the_fiftieth_and_the_last_are_looked_at(last):
     keep, sizes = best_of([[0, 1], [1, 2]], last)
     looked = []
     for step in range(last + 1):
@@ -38,12 +38,12 @@ def test_every_fifteenth_step_after_the_fiftieth_and_the_last_are_looked_at(last
             looked.append(step)
             assert sum(sizes) == 2 * 2 * 20  # passes an image and class
             assert max(sizes) == 16
-    assert looked == [60, 75, 90, last]
+    assert looked == [61, 76, 91, last]
 
 
 def test_each_image_and_class_keeps_the_map_of_the_best_insertion_minus_deletion():
     images, classes = planted.scenes(2, (10, 10))[0], [[0, 1], [1, 2]]
-    keep, _ = best_of(classes, 90, images)
+    keep, _ = best_of(classes, 91, images)
     right = planted.quadrant_masks(10, 10)[torch.tensor(classes)]  # (2, 2, 10, 10)
     noise = torch.rand(3, 2, 2, 10, 10, generator=torch.Generator().manual_seed(0))
     # Each map is best at a step of its own, and noise shifts the rest.
@@ -51,7 +51,7 @@ def test_each_image_and_class_keeps_the_map_of_the_best_insertion_minus_deletion
     for slot, (row, column) in enumerate(((0, 0), (0, 1), (1, 0))):
         steps[slot, row, column] += 2 * right[row, column]
     for row in (0, 1):  # images come by themselves
-        for step, maps in zip((60, 75, 90), steps, strict=True):
+        for step, maps in zip((61, 76, 91), steps, strict=True):
             keep(torch.tensor([row]), step, maps[row : row + 1])
     explanandum, scores = planted.explanandum(), []
     for maps in steps:
@@ -68,7 +68,7 @@ def test_each_image_and_class_keeps_the_map_of_the_best_insertion_minus_deletion
 
 
 def test_of_equally_good_maps_the_first_is_kept():
-    keep, _ = best_of([[0]], 75)
-    for step, scale in ((60, 1.0), (75, 2.0)):  # the same ranking
+    keep, _ = best_of([[0]], 76)
+    for step, scale in ((61, 1.0), (76, 2.0)):  # the same ranking
         keep(torch.tensor([0]), step, scale * torch.arange(100.0).view(1, 1, 10, 10))
     assert keep.maps.max() == 99

@@ -1,0 +1,53 @@
+"""The page of a run, table.md: its caption, the table, and the notes that readers need."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from explainers.base import Explainer
+from explainers.evaluation.scorefile import Record
+from explainers.evaluation.summary import columns_by_method, missing_notes, table
+from explainers.metrics.accuracy import sentence
+from explainers.metrics.base import PerImageMetric
+
+
+def page(
+    summary: dict[str, Any],
+    rows: Sequence[Record],
+    metrics: Sequence[PerImageMetric],
+    explainers: Mapping[str, Explainer],
+    size: tuple[int, int],
+) -> str:
+    """Text of table.md.
+
+    Args:
+        summary: Result of `summary.summarize`, together with the entries of `caption`.
+        rows: Rows of scores.csv.
+        metrics: Metrics that wrote the columns.
+        explainers: Methods by name.
+        size: Height and width of the images.
+    """
+    scaled = [type(metric).__name__ for metric in metrics if metric.wants_unit_maps]
+    marked = [name for name, explainer in explainers.items() if scaled and not explainer.is_mask]
+    parts = [caption(summary), table(summary, marked), *missing_notes(rows, list(explainers))]
+    if marked:
+        parts.append(f"\\* not masks: maps min-maxed one by one for {', '.join(scaled)}")
+    parts += [note for metric in metrics if (note := metric.note(size))]
+    _, columns = columns_by_method(rows, list(explainers))
+    for metric in metrics:
+        details = {name: metric.details(columns[name]) for name in explainers}
+        parts += [f"{name}: {lines}" for name, lines in details.items() if lines]
+    return "\n\n".join(parts) + "\n"
+
+
+def caption(summary: dict[str, Any]) -> str:
+    """What was measured, in one line: images, classifier and its accuracy, data and settings."""
+    judged = summary["classifier"]
+    accuracy = sentence(judged) if judged and judged["images"] else ""
+    parts = [
+        f"{summary['images']} images",
+        f"{summary['explanandum']} ({accuracy})" if accuracy else summary["explanandum"],
+        summary["data"],
+        f"target: {summary['target']}",
+        f"precision: {summary['precision']}",
+    ]
+    return ", ".join(parts)
