@@ -176,8 +176,9 @@ class VOC(ImageDataModule):
         require_masks: Whether to restrict the test split to images with a segmentation PNG.
         void_as: Treatment of the border around objects, which has index 255. "ignore" provides it
             as `void`. "background" excludes it from every mask. "foreground" adds it to the mask of
-            every class in the target; the merged mask is then that of NN-Explainer, whose code
-            takes all non-black pixels.
+            every class in the target; the merged mask of an image in its own size is then that of
+            NN-Explainer, whose code takes all non-black pixels. It does so after resizing
+            bilinearly, where objects grow by about one pixel on each side.
         download: Whether to download the archives into `root` with torchvision if the folder is
             missing.
         kwargs: Arguments of `ImageDataModule`.

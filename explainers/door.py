@@ -99,7 +99,6 @@ def _guarded(function: Function, check: Check) -> Function:
 def _entered(explainer: Explaining) -> Iterator[None]:
     """The state in which a method runs; on leaving, that of the caller."""
     gradients = explainer.needs_gradients or torch.is_grad_enabled()
-    dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(_LOCKS.setdefault(explainer.explanandum.model, RLock()))
         stack.callback(_INSIDE.reset, _INSIDE.set((*_INSIDE.get(), explainer)))
@@ -107,6 +106,7 @@ def _entered(explainer: Explaining) -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(gradients))
         stack.enter_context(exact(explainer.explanandum))
+        dtype = torch.get_default_dtype()
         if dtype != torch.float32:  # Lightning changes it, with precision bf16-true
             torch.set_default_dtype(torch.float32)
             stack.callback(torch.set_default_dtype, dtype)

@@ -132,8 +132,9 @@ class Score(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves all methods to the device of the module and finds the run folder."""
-        for explainer in self._explainers.values():
-            explainer.to(pl_module.device).eval()
+        with torch.inference_mode(False):  # weights must stay differentiable
+            for explainer in self._explainers.values():
+                explainer.to(pl_module.device).eval()
         on_cpu = pl_module.device.type == "cpu"
         self._alone = on_cpu if self.one_by_one is None else self.one_by_one
         folder = trainer.log_dir if trainer.loggers else None

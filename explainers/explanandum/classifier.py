@@ -36,8 +36,8 @@ class Classifier(LightningModule):
     `Explanandum(model="<its checkpoint>.ckpt")`.
 
     With `head`, only those modules are trained, starting from a new initialization. All other
-    modules stay frozen in eval mode. This is the recipe of Stalder et al., NeurIPS 2022, section 4,
-    as in their code; the paper says "fine-tune". Without `head`, all modules are trained.
+    modules stay frozen in eval mode. Stalder et al., NeurIPS 2022, section 4, "fine-tune" the
+    network; their code also trains a new head alone. Without `head`, all modules are trained.
 
     Args:
         model: Name of the architecture as in `build.build`, or a module from normalized images to

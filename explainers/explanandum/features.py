@@ -1,8 +1,7 @@
 """Intermediate features of a classifier as a pyramid of maps, for CNNs and for ViTs."""
 
-import itertools
 import math
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -93,53 +92,82 @@ def found_stages(explanandum: Any) -> list[str]:
     return blocks if len(blocks) > 5 and octaves[blocks[0]] else chosen
 
 
-def sources(explanandum: Any) -> list[str]:
-    """Names of the layers that `read` records, empty if timm's network gives its features itself.
+class Sources(NamedTuple):
+    """Where the levels of the feature pyramid come from.
+
+    Attributes:
+        names: Names of the layers that are recorded, empty if timm's network gives its features.
+        kept: Indices of the features that become levels.
+        resized: Whether they have one resolution and are resized to those of a CNN.
+    """
+
+    names: list[str]
+    kept: list[int]
+    resized: bool
+
+
+def sources(explanandum: Any) -> Sources:
+    """Sources of the feature pyramid of an explanandum, found by its trial for its input size.
+
+    The pyramid thus has the same number of levels for images of any size.
 
     Raises:
         ValueError: If one of the `feature_layers` gives no maps.
         NotDefinedError: If the stages are not known.
     """
-    if not explanandum.feature_layers and _gives_features(explanandum):
-        return []
-    return stages(explanandum)
+    grids = None if explanandum.feature_layers else _grids_of_timm(explanandum)
+    if grids:
+        below = [i for i, grid in enumerate(grids) if grid[1] < explanandum.input_size[1]]
+        kept, resized = selected([grids[i] for i in below])
+        return Sources([], [below[i] for i in kept], resized)
+    names = stages(explanandum)
+    return Sources(names, *selected([layouts.of(explanandum, name).grid for name in names]))
 
 
-def _gives_features(explanandum: Any) -> bool:
-    """Whether timm's `forward_intermediates` gives maps, and its head the same logits."""
+def selected(grids: list[tuple[int, int]]) -> tuple[list[int], bool]:
+    """Indices of the features that become levels, and whether these must be resized.
+
+    If several features have the same grid (h, w), the last one is a level. If all have the same,
+    five of them are, and must be resized.
+    """
+    count = len(grids)
+    if count > 1 and len(set(grids)) == 1:
+        return five_of(list(range(count))), True
+    return [i for i in range(count) if i == count - 1 or grids[i] != grids[i + 1]], False
+
+
+def _grids_of_timm(explanandum: Any) -> list[tuple[int, int]] | None:
+    """Grids of the maps of `forward_intermediates`, if its head gives the same logits, or None."""
     model = explanandum.model
     if not (hasattr(model, "forward_intermediates") and hasattr(model, "forward_head")):
-        return False
+        return None
     size = (explanandum.input_size[0], explanandum.input_size[1])
-    images = layouts.trial_images(size).to(explanandum.mean.device)
-    inputs = explanandum._inputs(images)
+    inputs = explanandum._inputs(layouts.trial_images(size).to(explanandum.mean.device))
     with layouts.trying(explanandum), precision.passes(explanandum):
         exact = model(inputs)
         try:
-            levels, logits = intermediates(model, inputs)
-            close = bool((logits - exact).norm() <= 0.01 * exact.norm())
+            last, levels = model.forward_intermediates(inputs)
+            close = (model.forward_head(last) - exact).norm() <= 0.01 * exact.norm()
             found = [layouts.seen(level, size).layout for level in levels]
         except Exception:  # whatever a family of timm raises that does not support it
-            return False
-    return close and bool(found) and all(each and each.kind == "maps" for each in found)
-
-
-def intermediates(model: Any, inputs: Tensor) -> tuple[list[Tensor], Any]:
-    """Features of a network of timm from stride 2 on, and its output."""
-    last, levels = model.forward_intermediates(inputs)
-    return [f for f in levels if f.shape[-1] < inputs.shape[-1]], model.forward_head(last)
+            return None
+    if not close or any(each is None or each.kind != "maps" for each in found):
+        return None
+    return [each.grid for each in found if each]
 
 
 def read(explanandum: Any, inputs: Tensor) -> tuple[list[Tensor], Any]:
     """Feature pyramid and output of the network of an explanandum, for normalized inputs."""
-    model, names = explanandum.model, explanandum.sources
-    if not names:
-        levels, output = intermediates(model, inputs)
-    else:
+    model, (names, kept, resized) = explanandum.model, explanandum.sources
+    if names:
         with taps.recorded(model, names) as found:
             output = model(inputs)
         levels = [layouts.of(explanandum, n).to_maps(found[n], inputs.shape) for n in names]
-    return pyramid(levels, inputs.shape[-2:]), output
+    else:
+        last, levels = model.forward_intermediates(inputs)
+        output = model.forward_head(last)
+    levels = [levels[i] for i in kept]
+    return (at_strides(levels, inputs.shape[-2:]) if resized else levels), output
 
 
 def five_of(blocks: list[Level]) -> list[Level]:
@@ -147,19 +175,7 @@ def five_of(blocks: list[Level]) -> list[Level]:
     return [blocks[min(len(blocks) - 1, round(len(blocks) * i / 12))] for i in (2, 4, 6, 8, 10)]
 
 
-def pyramid(levels: list[Tensor], size: torch.Size) -> list[Tensor]:
-    """Feature pyramid for images of `size` (H, W): one map per resolution, from shallow to deep.
-
-    See `Explanandum.features_and_logits`.
-    """
-    if all(a.shape[-1] > b.shape[-1] for a, b in itertools.pairwise(levels)):
-        return levels
-    if len({f.shape[-2:] for f in levels}) > 1:  # keep the last map of each resolution
-        return [
-            a
-            for a, b in zip(levels, [*levels[1:], None], strict=True)
-            if b is None or a.shape != b.shape
-        ]
-    chosen = five_of(levels)
+def at_strides(levels: list[Tensor], size: torch.Size) -> list[Tensor]:
+    """Five maps, resized to strides 2 to 32 for images of `size` (H, W) by nearest neighbor."""
     sizes = [(-(-size[0] // s), -(-size[1] // s)) for s in (2, 4, 8, 16, 32)]
-    return [F.interpolate(f, size=s, mode="nearest") for f, s in zip(chosen, sizes, strict=True)]
+    return [F.interpolate(f, size=s, mode="nearest") for f, s in zip(levels, sizes, strict=True)]

@@ -21,6 +21,7 @@ from explainers.explanandum import (
     wrappers,
 )
 from explainers.explanandum import weights as weight_files
+from explainers.explanandum.features import Sources
 from explainers.functional import fills
 from explainers.functional.fills import Fill, FillName
 
@@ -273,8 +274,8 @@ class Explanandum(nn.Module):
         return layouts.trial(self)
 
     @cached_property
-    def sources(self) -> list[str]:
-        """Names of the layers of the feature pyramid, see `features.sources`."""
+    def sources(self) -> Sources:
+        """Sources of the feature pyramid, found by trial passes, see `features.sources`."""
         return features.sources(self)
 
     def features_and_logits(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -105,7 +105,7 @@ def default_layer(explanandum: Explanandum, place: Literal["last", "middle"] = "
 
     "last" is the last layer whose spatial features still influence the logits. It is the first of
     these that exists:
-        - The last of the explanandum's `feature_layers`.
+        - The last of the explanandum's `feature_layers` that has more than one position.
         - The first norm of the last block of a timm ViT, as is customary. After it, only the class
           token influences the logits.
         - The last module before the pooling that gives maps or tokens of more than one position
@@ -120,11 +120,11 @@ def default_layer(explanandum: Explanandum, place: Literal["last", "middle"] = "
         ValueError: If one of the `feature_layers` gives no maps.
         NotDefinedError: If there is no such layer.
     """
-    if place == "middle":
-        names = features.stages(explanandum)
-        return names[(len(names) - 1) // 2]
-    if named := explanandum.feature_layers:
-        return named[-1]
+    if place == "middle" or explanandum.feature_layers:
+        stages = features.stages(explanandum)
+        names = [name for name in stages if layouts.of(explanandum, name).grid != (1, 1)]
+        if names:
+            return names[-1 if place == "last" else (len(names) - 1) // 2]
     blocks = list(getattr(explanandum.model, "blocks", []))
     if blocks and hasattr(blocks[-1], "norm1"):
         name = f"blocks.{len(blocks) - 1}.norm1"

@@ -14,6 +14,8 @@ from explainers.explanandum import taps
 # Least locality of a layer of maps. Most have more than 1, the least of 80 families of timm with
 # random weights 0.04.
 LEAST = 0.02
+# Numbers of positions that may all see the whole image, so that chance decides about the locality.
+FEW, SOME = 16, 256
 IMAGES = 5  # in the trial pass
 Shape = tuple[int, ...]
 
@@ -107,7 +109,8 @@ def trial(explanandum: Any) -> dict[str, Layer]:
 
     The first image is noise. In the others the upper, lower, left or right half is other noise. The
     rows of an output are where its upper half changes more with the upper half of the image, and
-    its lower half with the lower one. The columns are found in the same way.
+    its lower half with the lower one. The columns are found in the same way. Maps of few positions
+    that all see the whole image count as such if their shape can be read in one way only.
     """
     size = (explanandum.input_size[0], explanandum.input_size[1])
     layers: dict[str, Layer] = {}
@@ -147,15 +150,19 @@ def seen(output: Any, size: tuple[int, int]) -> Layer:
         return Layer(None, fault)
     if len(shape) == 4 and min(shape[1] * shape[2], shape[2] * shape[3]) == 1:
         return Layer(Layout("maps" if shape[2:] == (1, 1) else "channels_last", (1, 1)))
-    aspect, found = size[0] / size[1], list[Layout]()
+    aspect, found, blind = size[0] / size[1], list[Layout](), False
     change = (output[1:].float() - output[:1].float()).abs()
+    if not change.any():
+        return Layer(None, f"{fault}, which are alike for all")
     if len(shape) == 4:
         kinds: dict[Literal["maps", "channels_last"], int] = {"maps": 1, "channels_last": 3}
         for kind, axis in kinds.items():
             planes = change.mean(dim=axis)
             rows, columns = planes.shape[1:]
             if rows * columns > 1 and 0.5 <= rows / columns / aspect <= 2:
-                found.append(Layout(kind, (rows, columns), 0, locality(planes)))
+                clear, spread = locality(planes)
+                blind = rows * columns <= (SOME if 0 < spread < 1 else FEW)
+                found.append(Layout(kind, (rows, columns), 0, clear))
     else:
         planes = change.mean(dim=2)
         for others in range(6):  # class, distillation and register tokens
@@ -166,16 +173,16 @@ def seen(output: Any, size: tuple[int, int]) -> Layer:
                 except ValueError:
                     continue
                 grid = (laid.shape[1], laid.shape[2])
-                found.append(Layout("tokens", grid, first, locality(laid)))
+                found.append(Layout("tokens", grid, first, locality(laid)[0]))
     best = max(found, key=lambda layout: layout.locality, default=Layout("maps", (1, 1)))
-    if best.locality < LEAST:
+    if best.locality < LEAST and not (blind and len(found) == 1):
         return Layer(None, f"{fault}, in which the positions of the images are not found")
     if best.kind == "tokens" and best.prefix + math.prod(best.grid) < shape[1]:
         return Layer(None, f"{fault}, with further tokens behind those of the image")
     return Layer(best)
 
 
-def locality(changes: Tensor) -> float:
+def locality(changes: Tensor) -> tuple[float, float]:
     """How much more each half of a map changes with its own half of the image than the other does.
 
     Args:
@@ -186,8 +193,9 @@ def locality(changes: Tensor) -> float:
         Half the difference between the halves of the map in the mean log ratio of the changes,
         along rows or along columns, whichever is less. It is about 20 if each half answers to its
         own half of the image only, and 0 if too few of the positions tell which half they are in.
+        The second number is the mean absolute deviation of the log ratios, whichever is more.
     """
-    found = []
+    found, spread = [], [0.0]
     for pair, axis in ((changes[:2], 0), (changes[2:], 1)):
         ratio = (pair.double().cpu() + 1e-9 * float(pair.sum()) + 1e-30).log().diff(dim=0)[0]
         count = ratio.shape[axis] // 2
@@ -198,7 +206,8 @@ def locality(changes: Tensor) -> float:
             right = torch.cat([first < middle, last > middle]).double()
             clear = right.mean() >= min(1.0, max(0.65, 0.5 + 1.2 / right.numel() ** 0.5))
             found.append(float(last.mean() - first.mean()) / 2 if clear else 0.0)
-    return min(found, default=0.0)
+            spread.append(float((ratio - middle).abs().mean()))
+    return min(found, default=0.0), max(spread)
 
 
 def swapped(explanandum: Any, name: str, positions: bool) -> tuple[float, float]:

@@ -82,7 +82,7 @@ def settled(
             its input itself and no mean and std are given.
     """
     name = type(network).__name__
-    if None in given.values() and (layer := wrappers.own_normalization(network)):
+    if any(v is None for v in given.values()) and (layer := wrappers.own_normalization(network)):
         raise ValueError(
             f"{name} normalizes its input itself ({layer}), which would be done twice: "
             "set mean: [0, 0, 0] and std: [1, 1, 1], or leave that layer out"

@@ -149,8 +149,9 @@ def draw_k(
         samples: Number of draws for each image.
         size: Number of pixels of an image.
         sampling: Sampling method. "stratified": one number from each of `samples` equal parts of
-            the range, as in the released code, whose range begins at 0. "uniform": all numbers from
-            the whole range, with replacement, as in the paper. Over all draws, both are uniform.
+            the range, as in the released code, whose range begins at 0 and whose parts are rounded
+            down to whole pixels. "uniform": all numbers from the whole range, with replacement, as
+            in the paper. Over all draws, both are uniform.
         generator: Random number generator on the CPU.
 
     Raises:

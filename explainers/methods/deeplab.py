@@ -28,8 +28,9 @@ class DeepLabExplainer(LearnedExplainer):
 
     Source: Stalder et al., "What You See is What You Classify: Black Box Attributions", NeurIPS
     2022, eq. 1-8. The area weights are those of the released code, which has three instead of the
-    single one of the paper. The defaults are the released ones for VOC-2007 with VGG-16;
-    configs/papers/nn_explainer holds all four settings.
+    single one of the paper. The default weights, bounds and learning rate are the released ones for
+    VOC-2007 with VGG-16; the network and `bounds_reduction` are those of the paper.
+    configs/papers/nn_explainer holds all four released settings.
 
     Args:
         explanandum: The frozen classifier to explain.
@@ -48,8 +49,8 @@ class DeepLabExplainer(LearnedExplainer):
         upper: Upper bound of the area of a label's mask, as a fraction of the image.
         bounds_reduction: Reduction of the area penalty over the labels of an image: "mean" as in
             eq. 6, or "sum" as in the released code.
-        tv_border: Border of the total variation: "replicate" as in eq. 7, or "reflect" as in the
-            released code, see `losses.total_variation`.
+        tv_border: Border of the total variation, which eq. 7 leaves open: "replicate", or "reflect"
+            as in the released code, see `losses.total_variation`.
         seed: Seed of the method's randomness.
     """
 

@@ -67,7 +67,8 @@ class IGOSPlusPlus(Explainer):
             drops to 1 / e.
         noise: Standard deviation of the noise, in units of the classifier's `std`.
         fill: Content that replaces pixels, see `fills.fill`. "images" is not allowed.
-        sigma: Width in pixels of the fill "blur". 15 is about as wide as the released code's.
+        sigma: Width in pixels of the fill "blur". 15 is about as wide as the released code's: a
+            box of 51 pixels has a standard deviation of 14.7.
         pairs: Number of image-class pairs that are optimized side by side. It changes only speed
             and memory.
         batch_size: Number of blended images in a pass, at least 4 for each pair. It changes only
@@ -229,7 +230,8 @@ def bilateral_variation(masks: Tensor, images: Tensor, edge: float) -> Tensor:
     upsampled to the image, where each squared difference is weighted by exp(-d^2 / edge). d^2 is
     the squared color difference of the two pixels, averaged over the channels.
 
-    Source: Khorram et al. 2021, in the form of the released code, with power 2.
+    Source: Khorram et al. 2021, with power 2. The weights and the mean of both terms follow the
+    released code; for the color difference see `IGOSPlusPlus`.
 
     Args:
         masks: Masks (n, h, w).

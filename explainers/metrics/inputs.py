@@ -215,7 +215,7 @@ def _check_values(metric: Asks, name: str, value: Tensor, classes: int) -> None:
     if name == "images" and not LOW <= low <= high <= HIGH:
         raise ValueError(f"must lie in [0, 1], {got}")
     if name == "maps" and metric.wants_unit_maps:
-        slack = 4 * torch.finfo(value.dtype).eps
+        slack = max(4 * torch.finfo(value.dtype).eps, 1e-5)
         if not -slack <= low <= high <= 1 + slack:
             raise ValueError(
                 f"must lie in [0, 1], {got}; scale them, as the Score callback does: "

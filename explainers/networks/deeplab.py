@@ -44,8 +44,9 @@ class DeepLabV3(nn.Module):
     Args:
         num_classes: Number of class maps.
         backbone: Name of the encoder. "torchvision/resnet50", "torchvision/resnet101" and
-            "torchvision/mobilenet_v3_large" select the published network. Other names are encoders
-            of segmentation-models-pytorch ("resnet18", "tu-<timm name>").
+            "torchvision/mobilenet_v3_large" select torchvision's DeepLabV3, which is published with
+            the first one. Other names are encoders of segmentation-models-pytorch ("resnet18",
+            "tu-<timm name>").
         pretrained: Whether to download ImageNet weights of the backbone.
         backbone_weights: Path of a local weights file of a classifier with the same backbone, to
             start from.

@@ -98,6 +98,21 @@ def test_void_as_foreground_joins_every_present_class(root):
     assert sample["mask"][PERSON].sum() == 0
 
 
+def test_the_released_foreground_grows_where_it_is_resized(root):
+    """NN-Explainer reads VOC's colors as gray: here 19, the border 220. It resizes bilinearly."""
+    labels = np.zeros((32, 32), np.uint8)
+    labels[8:24, 8:24] = 255
+    labels[9:23, 9:23] = 8
+    save_palette(root / "SegmentationClass/a.png", labels)
+    Image.new("RGB", (32, 32)).save(root / "JPEGImages/a.jpg")
+    for side, ours, theirs in ((32, 16**2, 16**2), (16, 8**2, 10**2)):
+        found = make(root, image_size=[side, side], void_as="foreground").dataset("val")[0]
+        assert found["mask"][CAT].sum() == ours
+        gray = Image.fromarray(np.select([labels == 8, labels == 255], [19, 220]).astype("uint8"))
+        resized = np.array(gray.resize((side, side), Image.Resampling.BILINEAR))
+        assert (resized > 0).sum() == theirs
+
+
 def test_masks_are_resized_with_the_image(root):
     sample = make(root, image_size=[4, 8]).dataset("val")[0]
     expected = torch.from_numpy(LABELS == 8).repeat_interleave(2, 0).repeat_interleave(2, 1)

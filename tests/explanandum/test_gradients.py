@@ -200,3 +200,15 @@ def test_the_last_layer_of_a_vit_is_where_other_tokens_still_count():
     explanandum = Explanandum(network, mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 32])
     assert default_layer(explanandum) == "encoder.layers.encoder_layer_5.ln_1"
     assert default_layer(explanandum, "middle") == "encoder.layers.encoder_layer_2"
+
+
+def test_default_layers_have_more_than_one_position():
+    explanandum = planted.explanandum()  # its stages have strides 2 to 16
+    small = Explanandum(
+        explanandum.model,
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        input_size=[8, 8],
+        feature_layers=explanandum.feature_layers,
+    )
+    assert (default_layer(small), default_layer(small, "middle")) == ("stages.1", "stages.0")

@@ -1,6 +1,7 @@
 """Layouts of a layer's output, found by a trial, and what is refused."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -36,12 +37,8 @@ def test_maps_of_both_layouts_become_maps_and_what_is_no_grid_is_refused():
 
 def windows(x, side=2):
     """Windows (B * number, side * side, C) of maps (B, C, h, w), as in a Swin transformer."""
-    return (
-        F.unfold(x, side, stride=side)
-        .unflatten(1, (x.shape[1], -1))
-        .permute(0, 3, 2, 1)
-        .flatten(0, 1)
-    )
+    parts = F.unfold(x, side, stride=side).unflatten(1, (x.shape[1], -1))
+    return parts.permute(0, 3, 2, 1).flatten(0, 1)
 
 
 FORMS = {
@@ -167,12 +164,26 @@ def test_the_dtype_does_not_matter(dtype):
 
 
 def test_locality_by_hand():
-    changes = torch.tensor([[4.0, 1.0], [1.0, 1.0]])[:, :, None].expand(2, 2, 2)  # rows
-    changes = torch.cat([changes, torch.tensor([[[2.0, 1.0]] * 2, [[1.0, 2.0]] * 2])])
-    # Odds ratios 4 along the rows and along the columns.
-    assert layouts.locality(changes) == pytest.approx(torch.tensor(2.0).log().item())
-    assert layouts.locality(torch.ones(4, 3, 3)) == pytest.approx(0.0, abs=1e-6)
-    assert layouts.locality(torch.zeros(4, 3, 3)) == 0.0
+    rows = torch.tensor([[8.0, 2.0], [1.0, 1.0]])[:, :, None].expand(2, 2, 2)
+    columns = torch.tensor([[[2.0, 1.0]] * 2, [[1.0, 2.0]] * 2])
+    # Changes of the upper half are 8 to 1, of the lower one 2 to 1: half of ln 4, as along columns.
+    assert layouts.locality(torch.cat([rows, columns]))[0] == pytest.approx(math.log(2))
+    assert layouts.locality(torch.cat([rows, columns.flip(0)]))[0] <= 0
+    for nothing in (torch.ones(4, 3, 3), torch.zeros(4, 3, 3)):
+        assert layouts.locality(nothing) == (pytest.approx(0.0, abs=1e-6),) * 2
+    crowd = torch.cat([rows, columns]).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    assert layouts.locality(crowd)[0] == pytest.approx(math.log(2))
+    crowd[2:, ::2] = crowd[2:, ::2].sqrt().flip(2)  # every other row tells the wrong half
+    assert layouts.locality(crowd)[0] == 0.0
+
+
+def test_few_positions_need_no_more_than_one_reading():
+    """Layers that see the whole image, as the last ones of a deep network for small images."""
+    blind = torch.rand(5, 16, 1, 1).expand(5, 16, 2, 3)
+    assert layouts.seen(blind, (64, 96)).layout[:2] == ("maps", (2, 3))
+    assert layouts.seen(blind.movedim(1, -1), (64, 96)).layout[:2] == ("channels_last", (2, 3))
+    for output in (blind[:, :2, :, :2], blind.flatten(2).mT, blind.repeat(1, 1, 9, 9)):
+        assert layouts.seen(output, (64, 96)).layout is None
 
 
 def test_effects_of_swapped_outputs():

@@ -152,6 +152,15 @@ def test_k_is_stratified_or_uniform():
         draw_k(1, 11, 10, "stratified", generator)
 
 
+def test_parts_are_the_released_ones_to_a_few_pixels():
+    """There, part j of 6 of 224 x 224 pixels is [8362 j, 8362 (j + 1)); four pixels are left."""
+    k = draw_k(20_000, 6, 224 * 224, "stratified", torch.Generator().manual_seed(0))
+    for part in range(6):
+        lowest, highest = int(k[:, part].min()), int(k[:, part].max())
+        assert 8362 * part < lowest < 8362 * part + 10  # of 20 000 draws from 8363 numbers
+        assert 8362 * (part + 1) - 10 < highest <= 8362 * (part + 1) + 4
+
+
 @pytest.mark.parametrize(
     ("k", "noise", "message"),
     [

@@ -65,10 +65,15 @@ def test_grad_cam_plus_plus_by_hand(images):
     torch.testing.assert_close(GradCAMPlusPlus(tiny(), "act").attribute(images, target), expected)
     near = GradCAMPlusPlus(tiny(), "act", eps=1e-12).attribute(images, target)
     torch.testing.assert_close(near, expected)
+    # pytorch-grad-cam: g^2 / (2 g^2 + S g^3 + eps), here with an eps as large as g^2.
+    shares = gradient**2 / (2 * gradient**2 + total * gradient**3 + 4e-4)
+    far = GradCAMPlusPlus(tiny(), "act", eps=4e-4).attribute(images, target)
+    torch.testing.assert_close(far, by_hand(images, 24 * gradient * shares))
+    assert (far - expected).abs().max() > 0.05
 
 
 def test_grad_cam_plus_plus_has_no_poles_in_signed_features(images):
-    explanandum = tiny(mean=3.0)  # every feature is negative before the ReLU
+    explanandum = tiny(mean=1.0)  # no feature is positive before the ReLU
     gradient = torch.ones(1, 1, 2, 2)
     method = GradCAMPlusPlus(explanandum, "features")
     assert method._weights(-0.5 * gradient, gradient).item() == pytest.approx(2.0)  # S g = -2
@@ -159,7 +164,7 @@ class ChannelsFirst(nn.Module):
 
 SWINS = {
     "torchvision": (
-        lambda: SwinTransformer([2, 2], 12, [1, 1], [2, 4], [4, 4], num_classes=5),
+        lambda: SwinTransformer([2, 2], 12, [1, 2], [2, 4], [4, 4], num_classes=5),
         ["features.1.0", "features.3.1"],
     ),
     "timm": (

@@ -1,5 +1,8 @@
+import inspect
+
 import pytest
 import torch
+from captum import attr
 from torch import nn
 
 from explainers import Explanandum
@@ -94,6 +97,11 @@ def test_integrated_gradients_are_complete(curved, images, score):
     value = curved if score == "logit" else curved.probabilities
     expected = value(images) - value(curved.mean.expand_as(images))
     torch.testing.assert_close(found, expected.gather(1, CLASSES), rtol=1e-3, atol=1e-4)
+
+
+def test_the_number_of_steps_is_captums(curved):
+    own = inspect.signature(attr.IntegratedGradients.attribute).parameters["n_steps"].default
+    assert IntegratedGradients(curved).n_steps == own == 50
 
 
 def test_steps_in_flight_do_not_change_the_map(curved, images):

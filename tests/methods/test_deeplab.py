@@ -112,6 +112,15 @@ def test_a_training_step_equals_an_independent_derivation_with_its_gradients():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_the_default_weights_and_rate_are_the_released_ones_for_voc_and_vgg():
+    method = explainer()
+    released = {"entropy": 1.0, "tv": 1.0, "area_bounds": 1.0, "mask_area": 0.1, "other_area": 0.3}
+    assert method.weights == released
+    assert (method.lower, method.upper) == (0.05, 0.3)
+    assert method.optimizer_defaults["lr"] == 1e-5
+    assert (method.bounds_reduction, method.tv_border) == ("mean", "replicate")  # not released
+
+
 def test_an_image_without_labels_and_one_with_all_train_without_harm():
     method = explainer()
     images, _ = planted.scenes(2)

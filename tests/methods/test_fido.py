@@ -102,6 +102,12 @@ def test_it_is_what_a_literal_loop_finds(objective, sign, multi_label):
     assert found.std() > 1e-3
 
 
+def test_the_settings_are_the_released_ones():
+    method = FIDO(additive())
+    assert (method.size, method.steps, method.samples) == (56, 300, 8)
+    assert (method.lr, method.weight, method.temperature) == (0.05, 1e-3, 0.1)
+
+
 def test_the_fill_is_what_dropped_pixels_show():
     """Against a bright fill a dark image has what it keeps against it."""
     dark = torch.zeros(1, 3, 6, 8)

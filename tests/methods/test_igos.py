@@ -185,6 +185,19 @@ def test_it_is_the_published_optimisation_and_costs_what_it_says():
     torch.testing.assert_close(small.class_maps(images, labels)[:, 0], found, rtol=1e-3, atol=1e-4)
 
 
+def test_the_settings_are_the_released_ones():
+    method = IGOSPlusPlus(planted.explanandum())
+    assert (method.size, method.steps, method.ig_steps) == (28, 15, 20)
+    assert (method.lr, method.decay, method.noise) == (1000.0, 0.2, 0.2)
+    assert (method.area, method.variation, method.edge) == (1.0, 20.0, 0.01)
+    # There, lengths from 1000 on are tried up to the first one below 1e-5.
+    lengths = [1000 * 0.2**tried for tried in range(1 + method.backtracks)]
+    assert lengths[-1] < 1e-5 <= lengths[-2]
+    box = torch.arange(51.0)
+    assert box.std(correction=0).item() == pytest.approx(14.7, abs=0.05)
+    assert method.sigma == pytest.approx(14.7, rel=0.03)
+
+
 def test_it_finds_the_pixels_that_are_worth_their_price():
     """With probabilities that are linear, a pixel is removed if it adds more than it costs."""
     price = 1 / 36  # of one of 36 parameters

@@ -235,6 +235,13 @@ def test_it_removes_the_quadrant_that_decides_and_no_more():
     assert 0 < (fewer > 0).sum() < quadrants.sum()
 
 
+def test_the_published_values():
+    method = MP2(planted.explanandum())
+    assert (method.size, method.pixels, method.fill, method.sigma) == (28, 2, "blur", 10.0)
+    assert method.steps == 392  # 28 x 28 pixels, two at a time
+    assert [round(1 / classes, 3) for classes in (1000, 365)] == [0.001, 0.003]  # `chance`
+
+
 def test_its_size_is_read_at_each_call():
     images, targets = planted.scenes(1)
     method = MP2(planted.explanandum(), size=4, interpolation="nearest")

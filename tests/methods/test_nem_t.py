@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
-from explainers.methods.nem_t import NEMt
+from explainers.methods.nem_t import NEMt, around
 from tests import planted
 
 SMALL = {"network": {"widths": [16, 16, 16, 16]}}
@@ -12,7 +13,8 @@ def seeded(seed=0):
 
 
 @pytest.mark.parametrize(
-    ("objective", "loss"), [("inverse", "row"), ("inverse", "crossed"), ("original", "row")]
+    ("objective", "loss"),
+    [("inverse", "row"), ("inverse", "crossed"), ("original", "row"), ("original", "crossed")],
 )
 def test_terms_by_hand(objective, loss):
     method = NEMt(planted.explanandum(), objective=objective, loss=loss, **SMALL)
@@ -23,7 +25,10 @@ def test_terms_by_hand(objective, loss):
     whole = method.explanandum.probabilities(images)
     left = method.explanandum.probabilities(images * mask[:, None])  # the mean is 0
     p, q = [left[0, 0].item(), left[1, 1].item()], [whole[0, 0].item(), whole[1, 1].item()]
-    if objective == "original":
+    if (objective, loss) == ("original", "crossed"):
+        pairs = [(left[i, k].item(), whole[i, k].item()) for i in range(2) for k in range(2)]
+        expected = 2 * sum(1 - (a - b) ** 2 for a, b in pairs) / 4
+    elif objective == "original":
         expected = 2 * sum(1 - (a - b) ** 2 for a, b in zip(p, q, strict=True)) / 2
     elif loss == "row":
         expected = 50 * sum(p) / 2
@@ -31,6 +36,18 @@ def test_terms_by_hand(objective, loss):
         expected = 50 * left[:, :2].mean().item()
     assert terms["class"].item() == pytest.approx(expected, rel=1e-5)
     assert terms["area"].item() == pytest.approx(1 - mask.mean().item(), rel=1e-5)
+
+
+def test_the_compared_loss_is_the_released_one_but_for_a_constant():
+    """Ra-NEM's comparison writes 2 - (mean(mask) + 50 (1 - p)): ours is 49 more."""
+    method = NEMt(planted.explanandum(), **SMALL)
+    images, _ = planted.scenes(2)
+    mask = torch.rand(2, 32, 32, generator=seeded())
+    method.masks = lambda *_: mask
+    ours = sum(method.loss_terms({"image": images}, seeded()).values()).item()
+    p = method.explanandum.probabilities(images * mask[:, None])[[0, 1], [0, 1]].mean().item()
+    assert ours == pytest.approx(49 + 2 - (mask.mean().item() + 50 * (1 - p)), abs=1e-4)
+    assert method.kernel.shape == (1, 1, 21, 21)
 
 
 def test_a_random_kernel_smooths_the_scores_around_the_borders():
@@ -90,3 +107,25 @@ def test_another_class_is_warned_of_and_wrong_arguments_are_refused():
     for wrong, message in (({"kernel_size": 4}, "odd"), ({"objective": "both"}, "objective")):
         with pytest.raises(ValueError, match=message):
             NEMt(planted.explanandum(), **wrong)
+
+
+def test_kernels_wrap_around_however_small_the_image_is():
+    maps = torch.rand(2, 1, 12, 11, generator=seeded())
+    assert torch.equal(around(maps, 10), F.pad(maps, [10] * 4, mode="circular"))
+    pair = torch.tensor([[[[1.0, 2.0]]]])
+    assert around(pair, 3).tolist() == [[[[2, 1, 2, 1, 2, 1, 2, 1]] * 7]]
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 7, 8, 9])
+def test_small_images_are_explained_and_learned_from(side):
+    method = NEMt(planted.explanandum(), **SMALL)
+    images, _ = planted.scenes(2, (side, side))
+    loss = sum(method.loss_terms({"image": images}, seeded()).values())
+    loss.backward()
+    assert loss.isfinite()
+    maps = method.eval().attribute(images, method.explanandum.predict(images))
+    assert maps.shape == (2, side, side)
+    kernel = method.draw_kernel(seeded())
+    method.network.forward = lambda features, size: torch.full((2, 1, *size), 0.7)
+    found = method.masks([], images.shape[-2:], kernel)  # the kernel's sum is 1
+    torch.testing.assert_close(found, torch.full_like(found, 0.7).sigmoid())

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
+from explainers import Explanandum
 from explainers.methods.nem_u import NEMU
 from tests import planted
 
@@ -50,3 +52,30 @@ def test_it_has_no_target():
     assert not method.class_specific
     with pytest.raises(ValueError, match="name must be one of"):
         NEMU(planted.explanandum(), optimizer={"name": "sgd"})
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 9])
+def test_small_images_are_explained_and_learned_from(side):
+    method = NEMU(planted.explanandum(), **SMALL)
+    images, targets = planted.scenes(2, (side, side))
+    sum(method.loss_terms({"image": images}, torch.Generator()).values()).backward()
+    masks = method.eval().attribute(images, targets)
+    assert masks.shape == (2, side, side)
+    assert masks.min() >= 0
+
+
+def test_a_classifier_of_torchvision_needs_no_names_of_its_stages(tmp_path):
+    """The same stages are found again, before the weights of the checkpoint are loaded."""
+    torch.manual_seed(0)
+    explanandum = Explanandum("torchvision/mobilenet_v3_small", num_classes=3, input_size=[64, 96])
+    method = NEMU(explanandum, **SMALL).eval()
+    names = ["features.0", "features.1", "features.3", "features.8", "features"]
+    assert explanandum.sources.names == names
+    images, targets = torch.rand(2, 3, 64, 96), torch.eye(3)[:2].bool()
+    expected = method.attribute(images, targets)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(method)
+    trainer.save_checkpoint(tmp_path / "nem_u.ckpt")
+    loaded = NEMU.load_from_checkpoint(str(tmp_path / "nem_u.ckpt")).eval()
+    assert loaded.explanandum.sources == explanandum.sources
+    assert torch.equal(loaded.attribute(images, targets), expected)

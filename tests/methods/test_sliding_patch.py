@@ -92,6 +92,20 @@ def test_the_published_setting_has_66_by_66_positions():
     assert method.drops(images, torch.tensor([[0]])).shape == (1, 1, 66, 66)
 
 
+def test_stretching_moves_the_first_value_by_almost_half_a_patch():
+    """From 14, the middle of its 29 pixels, to 224 / 66 / 2 - 1 / 2 = 1.2."""
+    first = F.one_hot(torch.tensor(0), 66).double()
+    for centre, align in ((14, "centre"), (1.2, "stretched")):
+        method = explain(Pixel(), align=align)
+        method.drops = lambda *_: first[:, None].expand(1, 1, 66, 66)
+        column = method.class_maps(torch.ones(1, 3, 224, 224), torch.tensor([[0]]))[0, 0, :, 0]
+        # The map is constant before the value's place and falls by 1 over one distance.
+        distance = 3 if align == "centre" else 224 / 66
+        falling = ((column > 0) & (column < 1)).nonzero()[:, 0]
+        reached = falling + (column[falling] - 1) * distance
+        torch.testing.assert_close(reached, torch.full_like(reached, centre), rtol=0, atol=0.02)
+
+
 def test_the_forward_passes_are_those_of_the_docstring():
     explanandum = planted.explanandum()
     passes = []

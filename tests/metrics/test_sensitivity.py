@@ -55,6 +55,7 @@ def test_thirty_draws_and_a_fixed_target():
     explainer = Grey(planted.explanandum())
     measure(explainer, images, targets, radius=0.5)
     assert len(explainer.targets) == 1 + 30
+    assert AverageSensitivity().radius == 0.2
     assert all(torch.equal(t, targets) for t in explainer.targets)
 
 

@@ -4,7 +4,9 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
+from explainers import Explanandum
 from explainers.optimization import representation
 from tests import planted
 
@@ -64,3 +66,20 @@ def test_a_warning_comes_unless_the_target_is_the_top_class_alone():
         targets = torch.stack([top[0], torch.tensor(row)])
         with pytest.warns(UserWarning, match="NEMt explains the predicted class only"):
             assert representation.asks_for_another_class("NEMt", logits, targets)
+
+
+def test_a_channels_last_layer_is_averaged_over_its_positions():
+    class Last(nn.Module):
+        """Channels-last maps with as many channels as rows, and their mean."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.turned = nn.Conv2d(3, 8, 4, 4), nn.Identity()
+
+        def forward(self, images):
+            return self.turned(self.first(images).movedim(1, -1)).mean(dim=(1, 2))
+
+    explanandum = Explanandum(Last(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 48])
+    images = torch.rand(2, 3, 32, 48)
+    found = representation.representation(explanandum, images, "turned")
+    torch.testing.assert_close(found, explanandum(images))
