@@ -35,8 +35,9 @@ def stages(explanandum: Any) -> list[str]:
     for names in (listed, found_stages(explanandum)):
         known = [explanandum.layers.get(name) for name in names]
         if names and all(layer and layer.layout for layer in known):
-            _, rest = layouts.swapped(explanandum, names[-1], positions=False)
-            if rest < 0.05:  # nothing goes around the last stage
+            # Nothing may go around the last stage, nor around any that was not listed.
+            tried = names[-1:] if names is listed or len(names) > 6 else names
+            if all(layouts.swapped(explanandum, each, False)[1] < 0.05 for each in tried):
                 return names
     raise NotDefinedError(
         f"{type(explanandum.model).__name__} has no known stages: name them, "

@@ -110,8 +110,8 @@ def default_layer(explanandum: Explanandum, place: Literal["last", "middle"] = "
           token influences the logits.
         - The last module before the pooling that gives maps or tokens of more than one position
           which determine the logits, found by trial passes (layer4 of a ResNet, bn2 of an
-          EfficientNet). If the tokens include one of the class, it is enough that the others
-          influence the logits (the first norm of the last block of torchvision's ViT).
+          EfficientNet). Of tokens with one of the class, it is the last norm after which the others
+          still influence the logits (the first norm of the last block of torchvision's ViT).
 
     "middle" is the middle one of `features.stages`. This is stride 8 for most CNNs (layer2 of a
     ResNet), and the last block in the first half of a ViT.
@@ -144,8 +144,8 @@ def _last(explanandum: Explanandum) -> str:
     ]
     for name, layout in places[: -TRIES - 1 : -1]:
         change, rest = layouts.swapped(explanandum, name, positions=True)
-        class_token = layout.prefix and change > 0.001 and features.stages(explanandum)
-        if rest < 0.05 or class_token:
+        norm = layout.prefix and type(modules[name]).__name__.endswith("Norm")
+        if rest < 0.05 or (norm and change > 0.001 and features.stages(explanandum)):
             return name
     raise NotDefinedError(
         f"{type(explanandum.model).__name__} has no known spatial features: set layer to the name "

@@ -110,7 +110,8 @@ def trial(explanandum: Any) -> dict[str, Layer]:
     The first image is noise. In the others the upper, lower, left or right half is other noise. The
     rows of an output are where its upper half changes more with the upper half of the image, and
     its lower half with the lower one. The columns are found in the same way. Maps of few positions
-    that all see the whole image count as such if their shape can be read in one way only.
+    that all see the whole image, or nothing, count as such if their shape can be read in one way
+    only.
     """
     size = (explanandum.input_size[0], explanandum.input_size[1])
     layers: dict[str, Layer] = {}
@@ -152,8 +153,6 @@ def seen(output: Any, size: tuple[int, int]) -> Layer:
         return Layer(Layout("maps" if shape[2:] == (1, 1) else "channels_last", (1, 1)))
     aspect, found, blind = size[0] / size[1], list[Layout](), False
     change = (output[1:].float() - output[:1].float()).abs()
-    if not change.any():
-        return Layer(None, f"{fault}, which are alike for all")
     if len(shape) == 4:
         kinds: dict[Literal["maps", "channels_last"], int] = {"maps": 1, "channels_last": 3}
         for kind, axis in kinds.items():
@@ -161,7 +160,7 @@ def seen(output: Any, size: tuple[int, int]) -> Layer:
             rows, columns = planes.shape[1:]
             if rows * columns > 1 and 0.5 <= rows / columns / aspect <= 2:
                 clear, spread = locality(planes)
-                blind = rows * columns <= (SOME if 0 < spread < 1 else FEW)
+                blind = rows * columns <= (SOME if spread < 1 else FEW)
                 found.append(Layout(kind, (rows, columns), 0, clear))
     else:
         planes = change.mean(dim=2)

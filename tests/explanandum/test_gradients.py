@@ -113,6 +113,7 @@ def test_standardised_maps_by_hand():
     ],
 )
 def test_default_layers_of_known_networks(name, last, middle):
+    torch.manual_seed(0)
     explanandum = Explanandum(name, num_classes=3, input_size=[160, 160])
     assert default_layer(explanandum) == last
     assert default_layer(explanandum, "middle") == middle

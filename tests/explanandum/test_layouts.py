@@ -58,7 +58,6 @@ FORMS = {
     "integers": lambda x: (9 * x).long(),
     "attention": lambda x: (x.flatten(2).mT @ x.flatten(2)).softmax(dim=-1)[:, None],
     "shuffled": lambda x: x.flatten(2)[..., torch.randperm(x[0, 0].numel())].view_as(x),
-    "no answer": lambda x: torch.zeros_like(x),
 }
 KINDS = {
     "maps": ("maps", 0),
@@ -181,6 +180,7 @@ def test_few_positions_need_no_more_than_one_reading():
     """Layers that see the whole image, as the last ones of a deep network for small images."""
     blind = torch.rand(5, 16, 1, 1).expand(5, 16, 2, 3)
     assert layouts.seen(blind, (64, 96)).layout[:2] == ("maps", (2, 3))
+    assert layouts.seen(0 * blind, (64, 96)).layout[:2] == ("maps", (2, 3))  # a dead layer
     assert layouts.seen(blind.movedim(1, -1), (64, 96)).layout[:2] == ("channels_last", (2, 3))
     for output in (blind[:, :2, :, :2], blind.flatten(2).mT, blind.repeat(1, 1, 9, 9)):
         assert layouts.seen(output, (64, 96)).layout is None
