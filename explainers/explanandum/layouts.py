@@ -219,7 +219,7 @@ def swapped(explanandum: Any, name: str, positions: bool) -> tuple[float, float]
 
     Returns:
         Distances of the new logits from those of the first image and of the other, relative to the
-        distance of these two. (1, 0) if these do not differ.
+        distance of these two. (1, 0) if these differ by rounding only.
     """
     layout = of(explanandum, name)
 
@@ -235,6 +235,6 @@ def swapped(explanandum: Any, name: str, positions: bool) -> tuple[float, float]
         with taps.replaced(explanandum.model, name, swap):
             new = explanandum(images)[0]
     whole = float((one - other).norm())
-    if not whole:
+    if whole <= 1e-5 * float(one.norm()):  # no more than rounding
         return 1.0, 0.0
     return float((new - one).norm()) / whole, float((new - other).norm()) / whole
