@@ -1,85 +1,23 @@
 """Base class of all data modules, with their loaders, image sizes, transforms and checks."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
+from torch.utils.data import DataLoader
 
 from datamodules import images
-from datamodules.sampling import Batch, EpochSampler, Key, ResumableLoader, one_thread, seeded
+from datamodules.arguments import check_choice, check_size, check_whole
+from datamodules.dataset import ImageDataset, ImageSource
+from datamodules.identity import digest, full_name, recorded
+from datamodules.loading import Batch, ImageLoader, collate, gather
+from datamodules.sampling import EpochSampler, ResumableLoader, one_thread
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-
-
-class ImageSource(ABC):
-    """Source of the raw images of one split, which every data set provides."""
-
-    names: Sequence[str]
-
-    @abstractmethod
-    def load(self, index: int) -> dict[str, Any]:
-        """Return the sample `index` at its original size.
-
-        Returns:
-            A dict with `image` (3, h, w), uint8 or float in [0, 1]; `target` (K,) bool unless the
-            data are unlabeled; and any number of `tv_tensors.Mask` (..., h, w), which are resized
-            and augmented together with the image.
-        """
-
-    def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Convert a resized and augmented sample to the keys of a batch; by default unchanged."""
-        return sample
-
-
-class ImageDataset(Dataset[Batch]):
-    """Resized and augmented samples of a source, by index or by (epoch, index).
-
-    The epoch seeds the augmentation; a plain index stands for epoch 0.
-
-    Args:
-        source: Source of the raw images.
-        fit: Operation that brings images and masks to their final size.
-        augment: Whether to apply `images.augmentation`.
-        seed: Seed of the augmentation.
-        limit: Largest number of images; None uses all.
-    """
-
-    def __init__(
-        self, source: ImageSource, fit: images.Fit, augment: bool, seed: int, limit: int | None
-    ) -> None:
-        self.source, self.fit, self.seed = source, fit, seed
-        self.augment = images.augmentation() if augment else None
-        self.length = len(source.names) if limit is None else min(limit, len(source.names))
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return self.length
-
-    def __getitem__(self, key: int | Key) -> Batch:
-        """Return one sample: image (3, H, W) float32 in [0, 1], name, index and all other keys."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        name = self.source.names[index]
-        sample = self.source.load(index)
-        images.check_range(sample["image"], name)
-        sample["image"] = tv_tensors.Image(sample["image"])
-        planes = {
-            key: self.fit(value)
-            for key, value in sample.items()
-            if isinstance(value, tv_tensors.TVTensor)
-        }
-        planes["image"] = F.to_dtype(planes["image"], torch.float32, scale=True)
-        if self.augment is not None:
-            with seeded(self.seed, epoch, index):
-                planes = self.augment(planes)
-        plain = {key: value.as_subclass(Tensor) for key, value in planes.items()}
-        return self.source.finish({**sample, **plain, "name": name, "index": index})
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -112,11 +50,26 @@ class ImageDataModule(LightningDataModule, ABC):
         interpolation: Interpolation of images, "bilinear" or "bicubic". Masks use the nearest
             pixel.
         limit: Number of images to use from the beginning of each split; None uses all.
+        on_error: Treatment of images that cannot be read. "skip" leaves them out of their batches,
+            keeps them in `skipped` and says at the end how many they were; "raise" stops. None
+            skips in test and predict, and raises in fit and validate.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
+    # Arguments that do not change any image, which `identity` leaves out.
+    incidental: ClassVar[frozenset[str]] = frozenset({"batch_size", "num_workers", "on_error"})
+
+    _arguments: dict[str, Any]  # all arguments, kept by `recorded`
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep the arguments of every subclass for `identity`."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) or not hasattr(cls.__init__, "__wrapped__"):  # or of a mixin
+            cls.__init__ = recorded(cls.__init__)  # type: ignore[method-assign]
+
+    @recorded
     def __init__(
         self,
         image_size: Sequence[int] | None = None,
@@ -128,29 +81,21 @@ class ImageDataModule(LightningDataModule, ABC):
         crop_pct: float = 0.875,
         interpolation: str = "bilinear",
         limit: int | None = None,
+        on_error: Literal["skip", "raise"] | None = None,
     ) -> None:
         super().__init__()
-        if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-            raise ValueError(
-                f"image_size must be [height, width], both positive, got {list(image_size)}"
-            )
-        for name, value in {
-            "batch_size": batch_size,
-            "limit": 1 if limit is None else limit,
-        }.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if resize not in ("squash", "crop"):
-            raise ValueError(f"resize must be 'squash' or 'crop', got {resize!r}")
-        if interpolation not in images.INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation must be in {list(images.INTERPOLATIONS)}, got {interpolation!r}"
-            )
-        if not 0.0 < crop_pct <= 1.0:
-            raise ValueError(f"crop_pct must be in (0, 1], got {crop_pct}")
+        if image_size is not None:
+            check_size(image_size)
+        check_whole(1, batch_size=batch_size, limit=1 if limit is None else limit)
+        check_whole(0, num_workers=num_workers, seed=seed)
+        check_choice("resize", resize, ["squash", "crop"])
+        check_choice("interpolation", interpolation, list(images.INTERPOLATIONS))
+        check_choice("on_error", on_error, [None, "skip", "raise"])
+        if not (isinstance(crop_pct, int | float) and 0.0 < crop_pct <= 1.0):
+            raise ValueError(f"crop_pct must be in (0, 1], got {crop_pct!r}")
         self._image_size = None if image_size is None else list(image_size)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.augment, self.limit = augment, limit
+        self.augment, self.limit, self.on_error = augment, limit, on_error
         self._resizing = (resize, crop_pct, interpolation)
         self.test_on: Literal["test", "all"] | None = None  # an argument of folders and lists
         self._datasets: dict[tuple[str, str | None, int, int], ImageDataset] = {}
@@ -212,15 +157,59 @@ class ImageDataModule(LightningDataModule, ABC):
                 raise ValueError(
                     f"{type(self).__name__}: split {split!r} has no images; check the data"
                 )
-            augment = self.augment and split == "train"
-            self._datasets[key] = ImageDataset(source, self.fit, augment, self.seed, self.limit)
+            augment, skip = self.augment and split == "train", self.skips_errors(split)
+            self._datasets[key] = ImageDataset(
+                source, self.fit, augment, self.seed, self.limit, skip
+            )
         return self._datasets[key]
+
+    def skips_errors(self, split: str) -> bool:
+        """Return whether images of a split that cannot be read are left out, see `on_error`."""
+        return (self.on_error or ("raise" if split in ("train", "val") else "skip")) == "skip"
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Reasons, by name, why images could not be read so far in this stage and process."""
+        records = [dataset.skipped.reasons for dataset in self._datasets.values()]
+        return {name: reason for reasons in records for name, reason in reasons.items()}
+
+    def identity(self, split: str, count: int | None = None) -> dict[str, Any]:
+        """Return all that decides the images of a split, as JSON types, for comparing runs.
+
+        This is the class with its arguments, the size of the images, the class names, and the
+        number of images with a hash of what their source tells of them: names, and labels and
+        sizes of files if there are any. The arguments are those of the class and of its bases.
+
+        Args:
+            split: Split of the images.
+            count: Number of images from the beginning of the split; None takes all.
+        """
+        dataset = self.dataset(split)
+        images = len(dataset) if count is None else min(count, len(dataset))
+        hidden = {*self.incidental, "image_size"}
+        arguments = {name: value for name, value in self._arguments.items() if name not in hidden}
+        if isinstance(arguments.get("root"), str):
+            arguments["root"] = os.path.abspath(arguments["root"])
+        if "test_on" in arguments:
+            arguments["test_on"] = self.test_on  # the command line can choose it later
+        return {
+            "class": full_name(type(self)),
+            "arguments": dict(sorted(arguments.items())),
+            "image_size": [int(side) for side in self.image_size],
+            "class_names": [str(name) for name in self.class_names],
+            "split": split,
+            "images": images,
+            "hash": digest(dataset.source.identity(index) for index in range(images)),
+        }
 
     def setup(self, stage: str) -> None:
         """Open the splits of a stage, so that a missing file is reported before the run starts.
 
-        If `image_size` is not given, the size and its reason are said once.
+        If `image_size` is not given, the size and its reason are said once. Images that could not
+        be read in an earlier stage are forgotten.
         """
+        for known in self._datasets.values():
+            known.skipped.clear()
         if self._image_size is None:
             height, width = self.image_size
             why = "the input size of the classifier" if self._input_size() else "the default"
@@ -235,6 +224,18 @@ class ImageDataModule(LightningDataModule, ABC):
             open_choice = split == "test" and self.splits_at_random and self.test_on is None
             if not (unused or open_choice):  # what is compared may choose all images to test
                 self.dataset(split)
+
+    def teardown(self, stage: str) -> None:
+        """Warn of the images that could not be read, unless a loader has done so.
+
+        Raises:
+            ValueError: If no image of a data set could be read by any process.
+        """
+        records = [dataset.skipped for dataset in self._datasets.values()]
+        gather(records)
+        for record in records:
+            record.check()
+            record.say()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the shuffled training images.
@@ -255,15 +256,15 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of all validation images in order."""
-        return DataLoader(self.dataset("val"), **self._loading())
+        return ImageLoader(self.dataset("val"), **self._loading())
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of all test images in order."""
-        return DataLoader(self.dataset("test"), **self._loading())
+        return ImageLoader(self.dataset("test"), **self._loading())
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the images to explain: test images, or all of an unsplit folder."""
-        return DataLoader(self.dataset("predict"), **self._loading())
+        return ImageLoader(self.dataset("predict"), **self._loading())
 
     def _loading(self) -> dict[str, Any]:
         return {
@@ -271,6 +272,7 @@ class ImageDataModule(LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "worker_init_fn": one_thread,
+            "collate_fn": collate,
             "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator(),  # otherwise loaders draw from the global random state
         }

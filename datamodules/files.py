@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, ImageSource
+from datamodules.arguments import check_choice, check_names, check_whole
+from datamodules.base import ImageDataModule
+from datamodules.dataset import ImageSource
+from datamodules.identity import file_size
 from datamodules.images import read_image
-from datamodules.listing import SPLITS, clean
+from datamodules.listing import SPLITS, clean, shown
 
 Labels = tuple[int, ...]
 
@@ -37,6 +40,11 @@ class FileSource(ImageSource):
             sample["target"] = multi_hot(self.labels[name], self.num_classes)
         return sample
 
+    def identity(self, index: int) -> tuple[Any, ...]:
+        """Return name, class indices and file size of an image."""
+        name = self.names[index]
+        return name, *self.labels[name], file_size(f"{self.root}/{name}")
+
 
 def multi_hot(classes: Sequence[int], num_classes: int) -> Tensor:
     """Return the target (num_classes,) bool that is true at `classes`.
@@ -58,7 +66,8 @@ def random_split(
     Raises:
         ValueError: Unless there are three fractions >= 0 with sum 1.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1.0) > 1e-6:
+    numbers = [part for part in fractions if isinstance(part, int | float) and part >= 0]
+    if len(fractions) != 3 or len(numbers) != 3 or not abs(sum(numbers) - 1.0) <= 1e-6:
         raise ValueError(f"fractions must be three numbers >= 0 with sum 1, got {list(fractions)}")
     rank = np.random.default_rng(seed).permutation(len(names))
     ends = [round(sum(fractions[: split + 1]) * len(names)) for split in range(3)]
@@ -100,9 +109,15 @@ class FileDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if test_on not in (None, "test", "all"):
-            raise ValueError(f"test_on must be 'test', 'all' or None, got {test_on!r}")
-        if not Path(root).is_dir():
+        check_choice("test_on", test_on, [None, "test", "all"])
+        check_whole(0, split_seed=split_seed)
+        check_whole(1, num_classes=1 if num_classes is None else num_classes)
+        if class_names is not None:
+            check_names("class_names", class_names)
+        if class_indices is not None:
+            check_names("class_indices", list(class_indices))
+            check_whole(0, **{f"class_indices[{key!r}]": i for key, i in class_indices.items()})
+        if not (root and Path(root).is_dir()):
             raise FileNotFoundError(f"{root}: no such folder; set data.init_args.root")
         self.root, self.fractions, self.split_seed = Path(root), list(fractions), split_seed
         self.given_names = None if class_names is None else [clean(name) for name in class_names]
@@ -111,6 +126,7 @@ class FileDataModule(ImageDataModule):
         self._divided = False
         self._names: list[str] = []
         self._splits: dict[str, dict[str, Labels]] | None = None
+        self.missing: dict[str, str] = {}  # what to say of images without a file, by name
 
     @property
     def class_names(self) -> list[str]:
@@ -134,6 +150,7 @@ class FileDataModule(ImageDataModule):
 
         Raises:
             ValueError: If the data have no such split, or a random split is empty.
+            FileNotFoundError: If images without a file may not be left out, or all have none.
         """
         splits = self._scan()
         order = {"test": ("test", "val"), "predict": ("predict", "test", "val")}.get(
@@ -154,6 +171,14 @@ class FileDataModule(ImageDataModule):
             raise ValueError(
                 f"{self.root}: none of {len(splits['predict'])} images falls into split {split!r}"
                 f" with fractions {self.fractions}; give it more, or set test_on: all"
+            )
+        absent = [name for name in labels if name in self.missing]
+        if absent and not (self.skips_errors(split) and len(absent) < len(labels)):
+            rest = ", ".join(map(shown, absent[1:3]))
+            more = f" ({len(absent)} of {len(labels)} images are missing, also {rest})"
+            raise FileNotFoundError(
+                f"{self.missing[absent[0]]}{more if rest else ''}; correct the list, the files or"
+                " root"
             )
         return FileSource(self.root, labels, len(self._names))
 

@@ -14,6 +14,7 @@ from datamodules.listing import (
     find_images,
     ordered_classes,
     report_ignored,
+    shown,
     split_folders,
     split_of,
     subfolders,
@@ -82,7 +83,10 @@ class ImageFolder(FileDataModule):
             ValueError: If there are no images, folders could be splits or classes, an image has no
                 class, or a class is unknown.
         """
-        found, others = find_images(self.root)
+        found, others, broken = find_images(self.root)
+        self.missing = {
+            name: f"{shown(self.root / name)}: no file, or a link to nothing" for name in broken
+        }
         holding = {name.partition("/")[0] for name in found if "/" in name}
         folders = split_folders(self.root, holding, self._known, self._labelled)
         listed = {
@@ -115,14 +119,16 @@ class ImageFolder(FileDataModule):
         loose = [name for name, folder in classes.items() if not folder]
         if self._labelled and loose:
             raise ValueError(
-                f"{self.root / loose[0]}: not in a class sub-folder; move it or set labelled: false"
+                f"{shown(self.root / loose[0])}: not in a class sub-folder; move it or set"
+                " labelled: false"
             )
         if self._labelled is False or len(loose) == len(classes):
             return {}
         if loose:
             rank_zero_warn(
                 f"{self.root}: all {len(classes)} images are taken as unlabeled, since {len(loose)}"
-                f" lie in no class folder, such as {loose[0]}; move those, or set labelled: false"
+                f" lie in no class folder, such as {shown(loose[0])}; move those, or set labelled:"
+                " false"
             )
             return {}
         used = set(classes.values())
@@ -233,14 +239,14 @@ class CSVFolder(FileDataModule):
         lines: dict[str, int] = {}
         splits: dict[str, dict[str, Labels]] = {}
         for row, own in zip(table.rows, labels, strict=True):
-            name = table.file(
-                row, self.file_pattern.replace("{}", table.entry(row, key)), self.root
-            )
+            name, missing = table.file(row, key, self.file_pattern, self.root)
+            if missing:
+                self.missing[name] = missing
             if lines.setdefault(name, row.line) != row.line:
                 raise table.fault(
                     row.line,
-                    f"{name} is listed twice, first in line {lines[name]}; keep one line (an image"
-                    " of several classes needs one 0/1 column per class)",
+                    f"{shown(name)} is listed twice, first in line {lines[name]}; keep one line (an"
+                    " image of several classes needs one 0/1 column per class)",
                 )
             split = split_of(row.cells[split_key]) if split_key else "all"
             if split is None:

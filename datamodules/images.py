@@ -1,6 +1,8 @@
 """Reading and resizing of image files, and the augmentation for training."""
 
+import errno
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +14,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from datamodules.listing import shown
+
 INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
 }
+MOST_PIXELS = 10**8  # of a resized image before it is cropped: 1.2 GB
 
 
 def read_image(path: str) -> Tensor:
@@ -32,6 +37,7 @@ def read_image(path: str) -> Tensor:
             is 16-bit gray with values of 12 bits or less.
     """
     picture = _open(path, "image")
+    path = shown(path)
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _deep(np.asarray(picture), path)
     if "transparency" in picture.info:  # converting such palettes to RGB directly gives a warning
@@ -40,15 +46,28 @@ def read_image(path: str) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def lacks_resources(error: BaseException) -> bool:
+    """Return whether the machine is at fault, not the file: too little memory or open files."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    allocation = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return allocation or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
 def _open(path: str, kind: str) -> Image.Image:
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("not a file")  # opening a named pipe would wait forever
         with Image.open(path) as file:
             return ImageOps.exif_transpose(file)
     except FileNotFoundError:
-        message = f"{path}: no such {kind}; correct the list or add the file"
+        message = f"{shown(path)}: no such {kind}; correct the list or add the file"
         raise FileNotFoundError(message) from None
     except Exception as error:  # a damaged file can raise anything
-        message = f"{path}: not a readable {kind} ({error}); replace or remove the file"
+        if lacks_resources(error):
+            raise
+        detail = getattr(error, "strerror", None) or str(error).replace(f" {path!r}", "")
+        message = f"{shown(path)}: not a readable {kind} ({detail}); replace or remove the file"
         raise ValueError(message) from None
 
 
@@ -72,6 +91,7 @@ def check_range(image: Tensor, name: str) -> None:
     Raises:
         ValueError: If a value is NaN, infinite or outside [0, 1]. The message names the image.
     """
+    name = shown(name)
     if not image.is_floating_point():
         return
     if not bool(image.isfinite().all()):
@@ -93,6 +113,7 @@ def read_labels(path: str) -> Tensor:
         ValueError: If the file is not a readable image with one channel.
     """
     labels = _open(path, "mask")
+    path = shown(path)
     if labels.mode not in ("P", "L"):
         raise ValueError(
             f"{path}: expected a palette or grey PNG of class indices, got mode {labels.mode}"
@@ -138,6 +159,12 @@ class Fit:
             sides = list(zip(self.size, pixels.shape[-2:], strict=True))
             scale = max(math.floor(goal / self.crop_pct) / have for goal, have in sides)
             scaled = [max(goal, round(have * scale)) for goal, have in sides]
+            if math.prod(scaled) > MOST_PIXELS:
+                height, width = pixels.shape[-2:]
+                raise ValueError(
+                    f"an image of {height} x {width} pixels is too narrow for resize: crop; cut it,"
+                    " or set resize: squash"
+                )
         resized = F.resize(pixels, scaled, mode, antialias=True)
         fitted: Tensor = F.center_crop(resized, self.size)  # changes nothing for "squash"
         return fitted

@@ -36,6 +36,19 @@ MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "nat", "null"}
 INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
+def shown(path: object) -> str:
+    r"""Return a path for a message of one line that every terminal can print.
+
+    Line breaks, other control characters and bytes that are not UTF-8 are escaped.
+
+    Example:
+        >>> print(shown("cats/a\n1.jpg"))
+        cats/a\n1.jpg
+    """
+    text = str(path)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def split_of(name: str) -> str | None:
     """Return the split that a folder or a CSV cell names, or None.
 
@@ -63,34 +76,51 @@ def extensions() -> frozenset[str]:
     return frozenset(end for end, kind in kinds.items() if kind in FORMATS & opened)
 
 
+def ending(name: str) -> str:
+    r"""Return the ending of a file name, in lower case and without the "\r" of a bad script."""
+    return Path(name).suffix.lower().strip()
+
+
 def subfolders(folder: Path) -> list[str]:
-    """Return the sorted names of the subfolders, including links, except hidden and system ones."""
-    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+    """Return the sorted names of the subfolders, including links.
+
+    Hidden and system folders are left out, and those called like an image, such as "x.jpg".
+    """
+    return [e.name for e in _entries(folder) if _is_dir(e) and ending(e.name) not in extensions()]
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    # `os.path` answers for links in a circle, where an entry raises.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            shown = [
+            visible = [
                 entry
                 for entry in entries
                 if not entry.name.startswith(".") and entry.name.casefold() not in SYSTEM
             ]
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be read ({error.strerror}); mend or remove") from None
-    return sorted(shown, key=lambda entry: entry.name)
+        raise ValueError(
+            f"{shown(folder)}: cannot be read ({error.strerror}); mend or remove"
+        ) from None
+    return sorted(visible, key=lambda entry: entry.name)
 
 
-def find_images(root: Path) -> tuple[list[str], Counter[str]]:
+def find_images(root: Path) -> tuple[list[str], Counter[str], list[str]]:
     """Return the images below `root` as sorted relative paths, and the endings of other files.
 
     Symbolic links are followed. A link to a folder that contains it is not, so that cycles end.
-    Hidden files and those of `SYSTEM` are left out.
+    Hidden files and those of `SYSTEM` are left out. Links that are called like images but lead
+    nowhere are among the images, and are listed once more at the end.
 
     Raises:
-        ValueError: If a folder cannot be read or a link leads nowhere.
+        ValueError: If a folder cannot be read or any other link leads nowhere.
     """
     images: list[str] = []
+    broken: list[str] = []
     others: Counter[str] = Counter()
     linked = False
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
@@ -103,32 +133,35 @@ def find_images(root: Path) -> tuple[list[str], Counter[str]]:
         for entry in _entries(root / folder):
             linked = linked or entry.is_symlink()
             path = f"{folder}{entry.name}"
-            if entry.is_dir():
+            if _is_dir(entry):
                 pending.append((f"{path}/", within))
-            elif not entry.is_file():
-                raise ValueError(f"{root / path}: a link to nothing; mend or remove it")
-            elif (ending := Path(path).suffix.lower()) in extensions():
+            elif (kind := ending(entry.name)) in extensions():
                 images.append(path)
+                if not os.path.isfile(entry.path):
+                    broken.append(path)
+            elif not os.path.isfile(entry.path):
+                raise ValueError(f"{shown(root / path)}: a link to nothing; mend or remove it")
             else:
-                others[ending or "without ending"] += 1
+                others[shown(kind) or "without ending"] += 1
     images.sort()
     if linked:
-        _warn_of_repeats(root, images)
-    return images, others
+        _warn_of_repeats(root, set(images).difference(broken))
+    return images, others, sorted(broken)
 
 
 def _warn_of_repeats(root: Path, images: Iterable[str]) -> None:
     first: dict[tuple[int, int], str] = {}
     repeats = []
-    for image in images:
+    for image in sorted(images):
         inode = os.stat(root / image)
         known = first.setdefault((inode.st_dev, inode.st_ino), image)
         if known != image:
             repeats.append((known, image))
     if repeats:
         rank_zero_warn(
-            f"{root}: links lead to {len(repeats)} images a second time, such as {repeats[0][0]}"
-            f" and {repeats[0][1]}; each path counts as an image of its own"
+            f"{root}: links lead to {len(repeats)} images a second time, such as"
+            f" {shown(repeats[0][0])} and {shown(repeats[0][1])}; each path counts as an image of"
+            " its own"
         )
 
 

@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from datamodules.arguments import check_names
 from datamodules.base import ImageDataModule
 from datamodules.files import FileSource
 
@@ -23,10 +24,14 @@ class Photos(ImageDataModule):
         names: Names of files in the folder `skimage.data.data_dir`, which are opened when needed.
             `skimage.data.download_all()` adds more files to it.
         kwargs: Arguments of `ImageDataModule`.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(self, names: Sequence[str] = NAMES, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_names("names", names)
         self.root = Path(str(resources.files("skimage"))) / "data"
         self.names = list(names)
 

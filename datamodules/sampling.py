@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
+
+from datamodules.loading import Batch, ImageLoader
 
 Key = tuple[int, int]  # (epoch, index)
-Batch = dict[str, Any]
 
 
 @contextmanager
@@ -60,12 +61,13 @@ class EpochSampler(DistributedSampler[Key]):
         return iter([(self.epoch, index) for index in share[start:]])
 
 
-class ResumableLoader(DataLoader[Batch]):
+class ResumableLoader(ImageLoader):
     """Training loader that can resume within an epoch; checkpoints of Lightning store its position.
 
     Batches that were already seen are skipped by their keys, without loading their images.
     """
 
+    needs_every_batch = True  # batches count for resuming
     _state: dict[str, int]
     _resume: dict[str, int]
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from datamodules.base import ImageDataModule, ImageSource
+from datamodules.arguments import check_size, check_whole
+from datamodules.base import ImageDataModule
+from datamodules.dataset import ImageSource
 from datamodules.shapes_drawing import PARTS, Scene, draw_scene
 from datamodules.shapes_patterns import SHAPES
 
@@ -98,7 +100,7 @@ class ShapesSource(ImageSource):
         self.names = [f"{folder}/{index:06d}" for index in range(count)]
         self.stream, self.seed, self.size = STREAMS[split], seed, size
         self.parts, self.allow_empty = parts, allow_empty
-        self.cache = SceneCache(count, size) if cache else None
+        self.cache = SceneCache(count, size) if cache and count else None
 
     def scene(self, index: int) -> Scene:
         """Return the scene `index`, from the cache if possible."""
@@ -167,7 +169,12 @@ class Shapes(ImageDataModule):
         cache: Whether to keep drawn scenes in memory, with 5 * H * W bytes each; about 190 MB for
             the default train split.
         kwargs: Arguments of `ImageDataModule`.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
+
+    incidental = ImageDataModule.incidental | {"cache"}
 
     def __init__(
         self,
@@ -182,6 +189,9 @@ class Shapes(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, **kwargs)
+        check_size(image_size)
+        counts = {"train_images": train_images, "val_images": val_images}
+        check_whole(0, test_images=test_images, scene_seed=scene_seed, **counts)
         self.counts = {
             "train": train_images,
             "val": val_images,

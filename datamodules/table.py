@@ -3,21 +3,23 @@
 import csv
 import io
 import os
+import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from datamodules.listing import MISSING, clean
+from datamodules.listing import MISSING, clean, shown
 
 DELIMITERS = (",", ";", "\t", "|")
 FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 class Row(NamedTuple):
-    """Cells of a row by column, and the line of the file in which it ends."""
+    """Cells of a row by column, cleaned and as they are, and the line in which the row ends."""
 
     line: int
     cells: dict[str, str]
+    raw: dict[str, str]
 
 
 class Table:
@@ -38,12 +40,15 @@ class Table:
     def __init__(self, path: Path, known: tuple[str, str]) -> None:
         self.path = path
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; set csv_file")
+            raise FileNotFoundError(f"{shown(path)}: no such file; set csv_file")
         try:
-            text = path.read_text(encoding="utf-8-sig")  # with every line end as "\n"
+            with path.open(encoding="utf-8-sig", newline="") as file:  # names keep their "\r"
+                text = file.read()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-        header = text.partition("\n")[0]
+            raise ValueError(
+                f"{shown(path)}: not UTF-8 text ({error.reason}); save it as UTF-8"
+            ) from None
+        header = io.StringIO(text, newline="").readline()
         headers = {mark: next(csv.reader([header], delimiter=mark), []) for mark in DELIMITERS}
         name = known[0].casefold()
         mark = next(
@@ -54,11 +59,12 @@ class Table:
             ),
             max(headers, key=lambda mark: len(headers[mark])),
         )
-        reader = csv.reader(io.StringIO(text), delimiter=mark, skipinitialspace=True, strict=True)
+        lines = io.StringIO(text, newline="")
+        reader = csv.reader(lines, delimiter=mark, skipinitialspace=True, strict=True)
         try:
             self.columns = [clean(cell) for cell in next(reader, [])]
             self.rows = [
-                Row(reader.line_num, self._cells(cells, reader.line_num))
+                self._row(cells, reader.line_num)
                 for cells in reader
                 if any(cell.strip() for cell in cells)
             ]
@@ -69,7 +75,7 @@ class Table:
             raise self.fault(1, f"two columns are called {twice[0]!r}; rename one")
         self.column(*known)
 
-    def _cells(self, cells: Sequence[str], line: int) -> dict[str, str]:
+    def _row(self, cells: Sequence[str], line: int) -> Row:
         extra = [cell for cell in cells[len(self.columns) :] if cell.strip()]
         if len(cells) < len(self.columns) or extra:
             raise self.fault(
@@ -77,11 +83,12 @@ class Table:
                 f"expected {len(self.columns)} entries as in the header, got {len(cells)}; quote"
                 " entries that contain the delimiter",
             )
-        return {name: clean(cell) for name, cell in zip(self.columns, cells, strict=False)}
+        raw = dict(zip(self.columns, cells, strict=False))
+        return Row(line, {name: clean(cell) for name, cell in raw.items()}, raw)
 
     def fault(self, line: int, text: str) -> ValueError:
         """Return the error to raise for a line."""
-        return ValueError(f"{self.path}:{line}: {text}")
+        return ValueError(f"{shown(self.path)}:{line}: {text}")
 
     def column(self, name: str, argument: str) -> str:
         """Return the column called `name`, or the only one that differs from it in case.
@@ -92,7 +99,9 @@ class Table:
         similar = [column for column in self.columns if column.casefold() == name.casefold()]
         if name in self.columns or len(similar) == 1:
             return name if name in self.columns else similar[0]
-        raise ValueError(f"{self.path}: no column {name!r}, only {self.columns}; set {argument}")
+        raise ValueError(
+            f"{shown(self.path)}: no column {name!r}, only {self.columns}; set {argument}"
+        )
 
     def entry(self, row: Row, column: str, allowed: Collection[str] = ()) -> str:
         """Return a cell that must not be missing, which means empty or "NaN" or the like.
@@ -132,24 +141,29 @@ class Table:
             )
         return FLAGS[entry.casefold()]
 
-    def file(self, row: Row, entry: str, root: Path) -> str:
-        r"""Return the path of an existing file relative to `root`, also for entries like "a\b".
+    def file(self, row: Row, column: str, pattern: str, root: Path) -> tuple[str, str]:
+        r"""Return the path relative to `root` of the file that an entry names by a pattern.
+
+        The entry is taken as it is, and if there is no such file, without surrounding spaces, with
+        accents in either Unicode form, and with "/" in place of "\".
+
+        Returns:
+            The path and an empty text, or if there is no such file, what to say of it.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it lies outside `root`.
+            ValueError: If the entry is missing or the path lies outside `root`.
         """
-        base = os.path.abspath(root)
-        full = os.path.normpath(os.path.join(base, entry))
-        if not os.path.isfile(full) and "\\" in entry and not PureWindowsPath(entry).drive:
-            full = os.path.normpath(os.path.join(base, entry.replace("\\", "/")))
+        entry, base = self.entry(row, column), os.path.abspath(root)
+        forms = [row.raw[column], entry, unicodedata.normalize("NFD", entry)]
+        paths = [pattern.replace("{}", form) for form in forms]
+        paths += [path.replace("\\", "/") for path in paths if not PureWindowsPath(path).drive]
+        options = [os.path.normpath(os.path.join(base, path)) for path in paths]
+        full = next(filter(os.path.isfile, options), options[1])
         if not full.startswith(os.path.join(base, "")):
             raise self.fault(
-                row.line, f"{entry} lies outside {root}; set root to a folder that contains it"
+                row.line,
+                f"{shown(entry)} lies outside {shown(root)}; set root to a folder that contains it",
             )
-        if not os.path.isfile(full):
-            raise FileNotFoundError(
-                f"{self.path}:{row.line}: no such file {full}; correct the entry, root or"
-                " file_pattern"
-            )
-        return Path(os.path.relpath(full, base)).as_posix()
+        name = os.path.relpath(full, base)
+        found = os.path.isfile(full)
+        return name, "" if found else f"{shown(self.path)}:{row.line}: no such file {shown(full)}"

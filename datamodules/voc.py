@@ -11,7 +11,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.datasets import VOCDetection
 
-from datamodules.base import ImageDataModule, ImageSource
+from datamodules.arguments import check_choice
+from datamodules.base import ImageDataModule
+from datamodules.dataset import ImageSource
+from datamodules.identity import file_size
 from datamodules.images import Fit, read_image, read_labels
 
 CLASS_NAMES = [
@@ -81,6 +84,14 @@ class VOCSource(ImageSource):
                 )
             sample["mask"] = tv_tensors.Mask(labels)
         return sample
+
+    def identity(self, index: int) -> tuple[Any, ...]:
+        """Return the name, the annotation, and the sizes of the image and mask files."""
+        image = self.ids[index]
+        annotation = self.folder / "Annotations" / f"{image}.xml"
+        objects = annotation.read_bytes() if annotation.is_file() else None
+        mask = file_size(str(self._segmentation(image))) if self.masks else None
+        return self.names[index], objects, file_size(f"{self.folder}/{self.names[index]}"), mask
 
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Expand the mask of class indices to `mask` (20, H, W) and `void` (H, W), both bool."""
@@ -187,6 +198,8 @@ class VOC(ImageDataModule):
         ValueError: If `year` or `void_as` is unknown.
     """
 
+    incidental = ImageDataModule.incidental | {"download"}
+
     def __init__(
         self,
         root: str = "data",
@@ -203,12 +216,8 @@ class VOC(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if year not in SPLITS:
-            raise ValueError(f"year must be one of {list(SPLITS)}, got {year!r}")
-        if void_as not in ("ignore", "foreground", "background"):
-            raise ValueError(
-                f"void_as must be 'ignore', 'foreground' or 'background', got {void_as!r}"
-            )
+        check_choice("year", year, list(SPLITS))
+        check_choice("void_as", void_as, ["ignore", "foreground", "background"])
         given = {"train": train_set, "val": val_set, "test": test_set}
         self.sets = {split: name or SPLITS[year][split] for split, name in given.items()}
         self.root, self.year, self.image_sets = root, year, image_sets
@@ -252,7 +261,7 @@ class VOC(ImageDataModule):
         listing = folder / "ImageSets" / self.image_sets / f"{self.sets[split]}.txt"
         if not listing.is_file():
             raise FileNotFoundError(f"{listing}: no such image set; set {split}_set or image_sets")
-        lines = listing.read_text().splitlines()
+        lines = listing.read_text("utf-8", "surrogateescape").splitlines()
         ids = list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
         if split == "test" and self.require_masks:
             ids = [

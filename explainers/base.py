@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,11 +11,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from explainers import door, files
+from explainers import door
 from explainers.explanandum import Explanandum
 from explainers.explanandum.classes import check_classes
+from explainers.explanandum.weights import fingerprint
 from explainers.functional import masking
 from explainers.options import Group, check_choices, complete, without_sources
+from explainers.trust import granting, read_explainer
 
 
 class Explainer(LightningModule, ABC):
@@ -128,7 +130,14 @@ class Explainer(LightningModule, ABC):
         """Does nothing. The Score callback explains and scores the batch, for all methods alike."""
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Explains the predicted classes: `maps` (B, H, W) and their `targets` (B, K) bool."""
+        """Explains the predicted classes: `maps` (B, H, W) and their `targets` (B, K) bool.
+
+        The result is empty if a callback such as SaveMaps explains the images itself, because the
+        trainer would keep all maps.
+        """
+        callbacks: list[Any] = self._trainer.callbacks if self._trainer else []  # type: ignore[attr-defined]
+        if any(getattr(callback, "explains", False) for callback in callbacks):
+            return {}
         targets = self.explanandum.predict(batch["image"])
         return {"maps": self.attribute(batch["image"], targets), "targets": targets}
 
@@ -140,17 +149,28 @@ class Explainer(LightningModule, ABC):
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
+            checkpoint["explanandum_weights"] = fingerprint(self.explanandum)
             for name in [n for n in checkpoint["state_dict"] if n.startswith("explanandum.")]:
                 del checkpoint["state_dict"][name]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fills in the weights of the explanandum if the checkpoint does not contain them."""
+        """Fills in the weights of the explanandum if the checkpoint does not contain them.
+
+        Raises:
+            ValueError: If they are not those of the classifier that was explained.
+        """
         if not any(name.startswith("explanandum.") for name in checkpoint["state_dict"]):
             own = {
                 f"explanandum.{name}": value
                 for name, value in self.explanandum.state_dict().items()
             }
             checkpoint["state_dict"].update(own)
+            stored = checkpoint.get("explanandum_weights")
+            if stored not in (None, fingerprint(self.explanandum)):
+                raise ValueError(
+                    "the checkpoint explains another classifier than the given one: its weights "
+                    f"have the hash {stored}, these {fingerprint(self.explanandum)}"
+                )
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -158,6 +178,7 @@ class Explainer(LightningModule, ABC):
         checkpoint_path: str | Path,
         map_location: Any = "cpu",
         explanandum: Explanandum | None = None,
+        trust: Sequence[str] = (),
         **kwargs: Any,
     ) -> Self:
         """Loads an explainer from its checkpoint alone.
@@ -165,16 +186,22 @@ class Explainer(LightningModule, ABC):
         Args:
             checkpoint_path: Path of a checkpoint written by a fit.
             map_location: Device of the explainer.
-            explanandum: Classifier to explain. Needed only if it was an `nn.Module` of your own.
+            explanandum: Classifier to explain. Needed only if it was an `nn.Module` of your own, or
+                if the checkpoint does not contain its weights.
+            trust: Names of your packages whose functions the checkpoint may name as classifiers,
+                see `trust.granting`.
             **kwargs: Constructor arguments to change.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is not the checkpoint of an explainer, or its explanandum was a module
-                of your own and is not passed.
+            ValueError: If it is not the checkpoint of an explainer, it names what is not trusted,
+                or its classifier is needed and not passed.
         """
-        checkpoint = files.read_explainer(checkpoint_path)
-        return cls.restore(checkpoint, str(checkpoint_path), explanandum, **kwargs).to(map_location)
+        path = str(checkpoint_path)
+        given = [*kwargs, *(["explanandum"] if explanandum is not None else [])]
+        with granting(trust):
+            checkpoint = read_explainer(path, given, known=None)  # the class is not the file's
+            return cls.restore(checkpoint, path, explanandum, **kwargs).to(map_location)
 
     @classmethod
     def restore(
@@ -188,8 +215,22 @@ class Explainer(LightningModule, ABC):
                     f"{path} explains a module of your own, which it cannot rebuild: "
                     "pass load_from_checkpoint(path, explanandum=Explanandum(your_module, ...))"
                 )
+            _check_names(Explanandum, config, path)
             explanandum = Explanandum(**config)
-        explainer = cls(explanandum, **{**checkpoint["hyper_parameters"], **changes})
+        _check_names(cls, checkpoint["hyper_parameters"], path)
+        arguments = without_sources(checkpoint["hyper_parameters"])
+        explainer = cls(explanandum, **{**arguments, **changes})
         explainer.on_load_checkpoint(checkpoint)
         explainer.load_state_dict(checkpoint["state_dict"])
         return explainer
+
+
+def _check_names(kind: type, arguments: Mapping[str, Any], path: str) -> None:
+    """Refuses arguments of a checkpoint that the class does not have."""
+    accepted = inspect.signature(kind).parameters
+    unknown = [name for name in arguments if name not in accepted]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        raise ValueError(
+            f"{path} sets {unknown[0]!r}, which {kind.__name__} does not have: it was written by "
+            "another version"
+        )

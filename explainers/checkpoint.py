@@ -1,36 +1,56 @@
 """Explainers from checkpoint files, and whether they explain the same classifier."""
 
-import hashlib
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from lightning.pytorch import LightningModule
 
-from explainers import files
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
+from explainers.explanandum.weights import fingerprint
+from explainers.options import without_sources
+from explainers.trust import (
+    CLASSIFIER,
+    check_explainer,
+    granting,
+    read_checkpoint,
+    read_classifier,
+    read_explainer,
+)
+
+# Arguments of an explanandum that say where it comes from.
+SOURCE = ("model", "model_args", "weights", "pretrained", "weights_key", "trust")
 
 
 def load(
-    path: str | Path, map_location: Any = "cpu", explanandum: Explanandum | None = None
+    path: str | Path,
+    map_location: Any = "cpu",
+    explanandum: Explanandum | None = None,
+    trust: Sequence[str] = (),
 ) -> Explainer:
     """Loads an explainer of any method from its checkpoint, in eval mode.
 
     Args:
         path: Path of a checkpoint written by a fit.
         map_location: Device of the explainer.
-        explanandum: Classifier to explain. Needed only if it was an `nn.Module` of your own.
+        explanandum: Classifier to explain. Needed only if it was an `nn.Module` of your own, or if
+            the checkpoint does not contain its weights.
+        trust: Names of your packages whose explainers and functions the checkpoint may name.
+            Nothing else is imported that is not of this package.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not the checkpoint of an explainer, or its explanandum was a module of
-            your own and is not passed.
+        ValueError: If it is not the checkpoint of an explainer, it names what is not trusted, or
+            its classifier is needed and not passed.
     """
-    checkpoint = files.read_explainer(path)
-    kind = explainer_class(checkpoint["class_path"])
-    return kind.restore(checkpoint, str(path), explanandum).eval().to(map_location)
+    with granting(trust):
+        given = [] if explanandum is None else ["explanandum"]
+        checkpoint = read_explainer(path, given)
+        kind = explainer_class(checkpoint["class_path"])
+        return kind.restore(checkpoint, str(path), explanandum).eval().to(map_location)
 
 
 def load_beside(explanandum: Explanandum, path: str) -> Explainer:
@@ -40,7 +60,7 @@ def load_beside(explanandum: Explanandum, path: str) -> Explainer:
         FileNotFoundError: If there is no such file.
         ValueError: If it explains another classifier.
     """
-    checkpoint = files.read_explainer(path)
+    checkpoint = read_explainer(path, ["explanandum"])
     if not explains(checkpoint, explanandum):
         raise ValueError(
             f"{path} explains another classifier than this one; "
@@ -51,13 +71,16 @@ def load_beside(explanandum: Explanandum, path: str) -> Explainer:
 
 
 def explainer_class(class_path: str) -> type[Explainer]:
-    """Class of a method, from its import path.
+    """Class of a method, from its import path, which must be trusted: see `trust.check_class`.
 
     Raises:
         ValueError: If there is no such explainer.
     """
     module, _, name = class_path.rpartition(".")
-    kind = getattr(importlib.import_module(module), name, None)
+    try:
+        kind = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{class_path} cannot be imported: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Explainer)):
         raise ValueError(f"{class_path} is no Explainer")
     return kind
@@ -67,7 +90,7 @@ def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
     """Whether the checkpoint of an explainer belongs to exactly this classifier.
 
     The same classifier has equal weights, classes, mean, std and kind of probability. If the
-    checkpoint does not contain the weights, those that its own arguments find are compared.
+    checkpoint does not contain the weights, a hash of them is compared.
     """
     config, own = checkpoint["explanandum"], explanandum.config
     if any(config[key] != own[key] for key in ("classes", "mean", "std", "multi_label")):
@@ -77,41 +100,106 @@ def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("explanandum.")
     }
-    if not stored and config["model"] is None:
-        return True  # a module of the user, whose weights are stored nowhere else
-    stored = stored or Explanandum(**config).state_dict()
+    if not stored:  # nor is there a hash in files of earlier versions
+        return checkpoint.get("explanandum_weights") in (None, fingerprint(explanandum))
     weights = explanandum.state_dict()
     return stored.keys() == weights.keys() and all(
         torch.equal(value, weights[name].cpu()) for name, value in stored.items()
     )
 
 
-def fingerprint(module: nn.Module, leave_out: str | None = None) -> str:
-    """Short hash of a module's weights, except those whose names start with `leave_out`."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        if leave_out is None or not name.startswith(leave_out):
-            digest.update(name.encode())
-            digest.update(
-                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            )
-    return digest.hexdigest()[:16]
+def model_config(path: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint, and class path and arguments of its module, as in a config file.
 
-
-def plain_config(checkpoint: dict[str, Any], path: str) -> dict[str, Any]:
-    """Class path and constructor arguments of the module in a checkpoint, as in a config file.
+    Args:
+        path: Path of the checkpoint of an explainer or of a `Classifier`.
+        given: What the user's own files and flags say of the module. They need no trust, and their
+            arguments take the place of those in the file.
 
     Raises:
-        ValueError: If its explanandum cannot be rebuilt.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is something else, it names what is not trusted, or its classifier is
+            needed and not given.
     """
-    config = checkpoint["explanandum"]
-    if config["model"] is None:
+    brought = [
+        name
+        for name in given.get("init_args") or {}
+        if name != "explanandum" or brings_classifier(given)
+    ]
+    if "explanandum" not in (checkpoint := read_checkpoint(path)):
+        inner, _, _ = read_classifier(path, brought)
+        return checkpoint, {"class_path": CLASSIFIER, "init_args": inner}
+    checkpoint = check_explainer(checkpoint, path, brought, known=[str(given.get("class_path"))])
+    explainer_class(str(given.get("class_path") or checkpoint["class_path"]))
+    config = dict(checkpoint["explanandum"])
+    if "explanandum" in brought:
+        config = {name: value for name, value in config.items() if name not in SOURCE}
+    elif config["model"] is None:
         raise ValueError(
             f"{path} explains an nn.Module of your own: give the explanandum a model "
-            "package.module:callable instead"
+            "package.module:callable, in a -c file"
         )
     explanandum = {"class_path": "explainers.Explanandum", "init_args": config}
-    return {
+    inner = without_sources(checkpoint["hyper_parameters"])
+    return checkpoint, {
         "class_path": checkpoint["class_path"],
-        "init_args": {**checkpoint["hyper_parameters"], "explanandum": explanandum},
+        "init_args": {**inner, "explanandum": explanandum},
     }
+
+
+def brings_classifier(given: Mapping[str, Any]) -> bool:
+    """Whether the configuration of an explainer names the model of its explanandum."""
+    explanandum = (given.get("init_args") or {}).get("explanandum") or {}
+    return "model" in (explanandum.get("init_args") or {})
+
+
+def restore(module: LightningModule, checkpoint: dict[str, Any], path: str, compare: bool) -> None:
+    """Loads the weights of a checkpoint into a module that was built for it.
+
+    Args:
+        module: Module that receives them.
+        checkpoint: Content of the file.
+        path: Path of the file.
+        compare: Whether the user has given the classifier, which must then be the one explained.
+
+    Raises:
+        ValueError: If they do not fit, or the classifier is another than the one it explains.
+    """
+    own = module.explanandum if isinstance(module, Explainer) and compare else None
+    if own is not None and not own.untrained and not explains(checkpoint, own):
+        raise ValueError(
+            f"{path} explains another classifier than the one that is given: other weights, "
+            "classes, mean, std or multi_label"
+        )
+    module.on_load_checkpoint(checkpoint)
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {type(module).__name__}: {error}") from error
+
+
+def check_resumable(path: str, kind: type[LightningModule]) -> None:
+    """Checks that a fit of a class can be resumed from a checkpoint, which is read as plain data.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is something else.
+    """
+    if path in ("last", "best", "hpc"):
+        return  # the trainer looks for it
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint.get("class_path", CLASSIFIER)
+    own = f"{kind.__module__}.{kind.__qualname__}"
+    if stored != own:
+        raise ValueError(f"{path} is a checkpoint of {stored}, not of {own}")
+    if not {"loops", "optimizer_states"} <= checkpoint.keys():
+        raise ValueError(
+            f"{path} holds weights without the state of their training: no fit can go on from it; "
+            "give the file that was written to resume from, such as last.ckpt"
+        )
+
+
+def is_loaded(module: LightningModule) -> bool:
+    """Whether a classifier to train has been given weights, so that it can be measured."""
+    hparams = module.hparams
+    return bool(hparams.get("weights") or hparams.get("pretrained")) and not hparams.get("head")

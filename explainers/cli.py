@@ -1,6 +1,5 @@
 """The command line of `train.py` and `evaluate.py`: LightningCLI with one-line errors."""
 
-import argparse
 import logging
 import os
 import sys
@@ -12,20 +11,30 @@ from typing import Any, ClassVar
 
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from explainers import configfiles, files
+from explainers import configfiles
 from explainers.base import Explainer
 from explainers.callbacks.accuracy import CheckClassifier
+from explainers.callbacks.folder import FitFolder
+from explainers.callbacks.interrupt import SaveOnInterrupt
 from explainers.callbacks.progress import CloseBars
 from explainers.callbacks.save import SaveMaps
 from explainers.callbacks.score import Score
-from explainers.checkpoint import plain_config
+from explainers.checkpoint import (
+    brings_classifier,
+    check_resumable,
+    explainer_class,
+    is_loaded,
+    model_config,
+    restore,
+)
 from explainers.explanandum.classes import check_classes
 from explainers.explanandum.classifier import Classifier
 from explainers.learned import is_trained
-from explainers.messages import one_line
+from explainers.messages import helptexts, one_line
+from explainers.trust import granting
 
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -37,40 +46,72 @@ class CLI(LightningCLI):
     Configuration files are merged key by key, later ones win, and flags win over all files. `score`
     and `save` are groups of the command line: callbacks that only `test` and `predict` build, and
     only if `trainer.callbacks` holds none of their class.
+
+    `out` is the run folder; without it, it is named after what runs. `trust` are packages whose
+    classes and functions checkpoints may name, see SECURITY.md.
     """
 
     commands: ClassVar[Sequence[str]] = ("fit", "validate")
     # group of the command line -> its callback, and the only command that builds it
     groups: ClassVar = {"score": (Score, "test"), "save": (SaveMaps, "predict")}
+    checkpoint: dict[str, Any] | None = None  # read once, for its configuration and its weights
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
         words = list(sys.argv[1:] if args is None else args)
         self.trains = bool(words) and words[0] == "fit"
-        super().__init__(
-            LightningModule,
-            LightningDataModule,
-            # Score writes its settings beside its scores.
-            save_config_callback=SaveConfigCallback if self.trains else None,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={
-                "inference_mode": False,  # explanations take gradients
-                "callbacks": [CloseBars()],
-            },
-            seed_everything_default=0,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            load_from_checkpoint_support=False,  # our modules write their own plain arguments
-            args=words,
-        )
+        paths, flags = configfiles.split(words[1:])
+        packages, flags = configfiles.taken(flags, "trust")
+        self.files = configfiles.load(paths)
+        given = self.files.get("trust") or []
+        packages += [given] if isinstance(given, str) else list(given)
+        with granting(packages):
+            super().__init__(
+                LightningModule,
+                LightningDataModule,
+                # Score writes its settings beside its scores.
+                save_config_callback=SaveConfigCallback if self.trains else None,
+                save_config_kwargs={"overwrite": True},
+                trainer_defaults={
+                    "inference_mode": False,  # explanations take gradients
+                    "callbacks": [CloseBars()],
+                },
+                seed_everything_default=0,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                load_from_checkpoint_support=False,  # our modules write their own plain arguments
+                parser_kwargs=helptexts.parser_options(
+                    Path(sys.argv[0]).name, tuple(self.commands)
+                ),
+                args=[*words[:1], *flags],
+            )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that raises, so that `main` can say in one line what is wrong."""
-        return super().init_parser(**kwargs | {"exit_on_error": False})
+        return super().init_parser(**kwargs | {"exit_on_error": False, "allow_abbrev": False})
+
+    def setup_parser(self, *args: Any) -> None:
+        """Leave the groups of other commands out of a command's help."""
+        super().setup_parser(*args)
+        for command, parser in self._subcommand_parsers.items():
+            for name, (_, user) in self.groups.items():
+                if command != user:
+                    helptexts.hide(parser, name)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the groups."""
+        """Add the groups, and the arguments of every command."""
         for name, (callback, _) in self.groups.items():
             parser.add_class_arguments(callback, name, instantiate=False, sub_configs=True)
+        parser.add_argument(
+            "--out", type=str | None, help="run folder; by default named after what runs"
+        )
+        parser.add_argument(
+            "--trust",
+            type=str | list[str] | None,
+            help="package whose classes and functions a checkpoint may name; may be repeated",
+        )
+        parser.add_argument(
+            "--untrained", action="store_true", help="test what learns even without a checkpoint"
+        )
 
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
@@ -84,13 +125,19 @@ class CLI(LightningCLI):
         if not args or args[0] not in self.commands:
             self.config = parser.parse_args(args)
             return
-        paths, flags = configfiles.split(args[1:])
-        merged = configfiles.combine(paths, self.base_config(flags), flags)
+        command, *flags = args
+        merged = configfiles.merge(self.base_config(flags), self.files)
+        merged = configfiles.settle(merged, flags, command)
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
             yaml.safe_dump(merged, file, sort_keys=False, allow_unicode=True)
             file.flush()
-            first = ["--config", file.name] if merged else []
-            self.config = parser.parse_args([args[0], *first, *flags])
+            self.config = parser.parse_args([command, "--config", file.name, *flags])
+        self.rows = (merged["score"].get("methods") or {}) if command == "test" else {}
+        config = self.config[command]
+        config.trainer.default_root_dir = merged["trainer"]["default_root_dir"]
+        config.weights_only = True  # Lightning unpickles nothing
+        if command == "predict":
+            config.return_predictions = False  # maps would be kept in memory
 
     def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
         """What the configuration files change; nothing here."""
@@ -108,29 +155,63 @@ class CLI(LightningCLI):
         rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
         for message in (".*LeafSpec.*", ".*does not have many workers.*", "Found .* in eval mode"):
             warnings.filterwarnings("ignore", message)
+        # What else is in the folder is no fit to be overwritten: `FitFolder` sees to that.
+        warnings.filterwarnings("ignore", "Checkpoint directory")
 
     def instantiate_classes(self) -> None:
-        """Build everything; refuse to fit what has nothing to learn."""
+        """Build everything; refuse to fit what has nothing to learn, or to test what has not."""
         super().instantiate_classes()
-        kind = type(self.model)
-        if self.subcommand == "fit" and not is_trained(kind):
+        config, kind = self.config[self.subcommand], type(self.model)
+        if self.trains:
+            if not is_trained(kind):
+                raise ValueError(
+                    f"{kind.__name__} needs no training: score it with evaluate.py test, the same "
+                    "files and -c configs/evaluate.yaml"
+                )
+            if config.ckpt_path is not None:
+                check_resumable(config.ckpt_path, kind)
+        elif not config.untrained:
+            self.refuse_untrained()
+
+    def refuse_untrained(self) -> None:
+        """Refuse to measure weights that no training has made, of the module and of the rows.
+
+        Raises:
+            ValueError: If there are some.
+        """
+        given, kind = self.config[self.subcommand].ckpt_path, type(self.model)
+        loaded = given is not None or is_loaded(self.model)
+        rows = {name: str(row.get("class_path")) for name, row in self.rows.items()}
+        new = [name for name, path in rows.items() if is_trained(explainer_class(path))]
+        if is_trained(kind) and not loaded:
             raise ValueError(
-                f"{kind.__name__} needs no training: score it with evaluate.py test, the same "
-                "files and -c configs/evaluate.yaml"
+                f"{kind.__name__} has not been trained: give --ckpt_path FILE, or --untrained to "
+                "measure its initial weights"
             )
-        folders = [getattr(each, "dirpath", None) for each in self.trainer.checkpoint_callbacks]
-        # What else is in the folder, such as a logger's files, is no run to be overwritten.
-        if not any(list(Path(folder).glob("*.ckpt")) for folder in folders if folder):
-            warnings.filterwarnings("ignore", "Checkpoint directory")
+        if new:
+            raise ValueError(
+                f"{new[0]} of score.methods has not been trained: name its checkpoint in "
+                "score.checkpoints instead, or add --untrained to score its initial weights"
+            )
+
+    def before_fit(self) -> None:
+        """Take the run folder, before a logger writes into it."""
+        self.trainer.datamodule = self.datamodule  # type: ignore[attr-defined]
+        self.datamodule.trainer = self.trainer
+        self.trainer.strategy.connect(self.model)
+        self.folder.take(self.trainer, self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the callbacks of its list and of this command's groups."""
         used = self._get(self.config_init, "trainer", default={})
         groups = {name: self._get(self.config_init, name) for name in self.groups}
         built = [self.groups[n][0](**given) for n, given in groups.items() if given is not None]
-        # First, because SaveMaps removes from a batch what is already explained.
-        check = [CheckClassifier()] if self.subcommand in ("test", "predict") else []
-        used = {**used, "callbacks": [*check, *(used["callbacks"] or [])]}
+        self.folder = FitFolder(self._get(self.config_init, "ckpt_path"))
+        # First, to see every image before it is explained.
+        first: list[Callback] = (
+            [self.folder, SaveOnInterrupt()] if self.trains else [CheckClassifier()]
+        )
+        used = {**used, "callbacks": [*first, *(used["callbacks"] or [])]}
         return self._instantiate_trainer({**used, **kwargs}, built)
 
     def _parse_ckpt_path(self) -> None:
@@ -141,34 +222,37 @@ class EvaluateCLI(CLI):
     """The command line of `evaluate.py`: `--ckpt_path` alone brings the whole model."""
 
     commands: ClassVar[Sequence[str]] = ("test", "predict", "validate")
-    checkpoint: dict[str, Any] | None = None  # read once, for its configuration and its weights
 
     def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
         """The checkpoint's own model, which files and flags may change."""
-        path = configfiles.given(flags, ["ckpt_path"]).get("ckpt_path")
+        given = configfiles.merge(self.files, configfiles.given(flags, ("model", "ckpt_path")))
+        path = given.get("ckpt_path")
         if path is None:
             return {}
-        self.checkpoint = files.read_checkpoint(path)
-        if "explanandum" not in self.checkpoint:
-            raise ValueError(
-                f"{path} is not a checkpoint of an explainer; name a classifier as the explanandum"
-            )
-        return {"model": plain_config(self.checkpoint, path)}
+        model = given.get("model") or {}
+        self.compares = brings_classifier(model)
+        self.checkpoint, config = model_config(path, model)
+        return {"model": config}
 
     def instantiate_classes(self) -> None:
         """Build everything and load the weights; `validate` then measures the explanandum."""
         super().instantiate_classes()
         if self.checkpoint is not None:
+            config = self.config_init[self.subcommand]
             # Not left to the trainer, which would restore the fit's callbacks and loops as well.
-            self.model.on_load_checkpoint(self.checkpoint)
-            self.model.load_state_dict(self.checkpoint["state_dict"])
-            self.config_init[self.subcommand]["ckpt_path"] = None
+            restore(self.model, self.checkpoint, config["ckpt_path"], self.compares)
+            config["ckpt_path"] = None
         if self.subcommand == "validate" and isinstance(self.model, Explainer):
             subject = self.model.explanandum
             check_classes(self.datamodule.class_names, subject)
             self.model = Classifier(
                 subject, subject.num_classes, subject.multi_label, mean=[0.0] * 3, std=[1.0] * 3
             )
+
+    def refuse_untrained(self) -> None:
+        """`validate` measures the classifier, whose explainer need not be trained."""
+        if self.subcommand != "validate":
+            super().refuse_untrained()
 
 
 class WholeCLI(EvaluateCLI):
@@ -185,17 +269,19 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
     """Run a command line; whatever the user can mend is said in one line on stderr.
 
     Returns:
-        0 on success, 2 on bad input.
+        0 on success, 2 on bad input, 128 and the signal's number after an interruption.
     """
     torch.set_float32_matmul_precision("high")
     try:
         cli(args)
-    except ModuleNotFoundError as error:
-        extra = "pip install 'learned-explainers[baselines]'" if error.name == "captum" else ""
-        print(f"error: {error}; {extra or 'is its folder on PYTHONPATH?'}", file=sys.stderr)
-        return 2
-    except (argparse.ArgumentError, FileNotFoundError, ValueError, TypeError) as error:
-        print(f"error: {one_line(error, Path(sys.argv[0]).name)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        told = one_line(error, Path(sys.argv[0]).name)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import yaml
 
-from explainers import files
+from explainers import files, naming
+
+# Keys of the command line that decide the run folder and the rows.
+GROUPS = ("model", "data", "trainer", "score", "out", "ckpt_path")
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -45,35 +48,78 @@ def given(flags: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
     return config
 
 
-def combine(
-    paths: Sequence[str], base: dict[str, Any], flags: Sequence[str] = ()
-) -> dict[str, Any]:
-    """One configuration from several files, of which later ones win; see `merge`.
+def taken(flags: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """All values of a flag that may be repeated, and the other words.
 
-    A row of `score.methods` that names no class is the method under test with other arguments; a
-    row that is null is taken out. Loggers, checkpoints, pictures and scores without a folder of
-    their own go to the run folder.
+    Example:
+        >>> taken(["--trust", "a", "--x", "1", "--trust=b"], "trust")
+        (['a', 'b'], ['--x', '1'])
+    """
+    values, others = [], []
+    waiting = iter(flags)
+    for flag in waiting:
+        if flag == f"--{name}":
+            values.append(next(waiting, ""))
+        elif flag.startswith(f"--{name}="):
+            values.append(flag.partition("=")[2])
+        else:
+            others.append(flag)
+    return values, others
+
+
+def load(paths: Sequence[str]) -> dict[str, Any]:
+    """One configuration from several files, of which later ones win; see `merge`.
 
     Args:
         paths: The files, each the path as given, else the packed file of this name.
-        base: What the files change, such as the model of a checkpoint.
-        flags: The other words of the command, which change the result later. The run folder and the
-            rows that are the method under test must know them already.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If a file is no YAML mapping.
+        ValueError: If a file is no YAML mapping, or takes out a row that is not there.
     """
-    config = base
+    config: dict[str, Any] = {}
     for path in paths:
-        config = merge(config, read(path))
-    final = merge(config, given(flags, ("model", "trainer")))
+        content = read(path)
+        for group in ("methods", "checkpoints"):
+            rows = _dict(_dict(config, "score"), group)
+            for name, row in _dict(_dict(content, "score"), group).items():
+                if row is None and name not in rows:
+                    raise ValueError(
+                        f"{path} takes out the row {name!r} of score.{group}, which is not there; "
+                        f"the rows are {', '.join(rows) or 'none'}"
+                    )
+        config = merge(config, content)
+    return config
+
+
+def settle(config: dict[str, Any], flags: Sequence[str], command: str) -> dict[str, Any]:
+    """The configuration of a run, with its rows and its folder.
+
+    A row of `score.methods` that names no class is the method under test with other arguments; a
+    row that is null is taken out. The run folder is `out`, else `trainer.default_root_dir`, else it
+    is named after what runs, see `naming.run_folder`. Loggers, checkpoints, pictures and scores
+    without a folder of their own go there. A test that names the folder of a fit goes below it, and
+    leaves out the loggers, which are the fit's.
+
+    Args:
+        config: The configuration of all files.
+        flags: The other words of the command, which change the result later. The run folder and the
+            rows that are the method under test must know them already.
+        command: The subcommand.
+    """
+    final = merge(config, given(flags, GROUPS))
     listed = _entries(_dict(config, "trainer").get("callbacks"))
     held = [_dict(entry, "init_args") for entry in listed if _kind(entry) == "Score"]
     for score in [_dict(config, "score"), *held]:
         _complete_rows(score, _dict(final, "model"))
-    if folder := _dict(final, "trainer").get("default_root_dir"):
-        _place(config, folder)
+    chosen = final.get("out") or _dict(final, "trainer").get("default_root_dir")
+    root = str(chosen or naming.run_folder(command, final, final.get("ckpt_path")))
+    below = naming.below_fit(root, command, final)
+    trainer = {**_dict(config, "trainer"), "default_root_dir": below}
+    if below != root:  # the configuration is the fit's, and so are its loggers
+        trainer["logger"] = False
+    config, root = {**config, "trainer": trainer}, below
+    _place(config, root)
     return config
 
 
@@ -111,7 +157,8 @@ def _place(config: dict[str, Any], root: str) -> None:
         elif kind == "Score":
             arguments.setdefault("output_dir", root)
         entry["init_args"] = arguments
-    config["score"] = {"output_dir": root, **_dict(config, "score")}
+    for group in ("score", "save"):
+        config[group] = {"output_dir": root, **_dict(config, group)}
 
 
 def _kind(entry: dict[str, Any]) -> str:

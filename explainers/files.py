@@ -1,4 +1,4 @@
-"""Reading checkpoints and weights as plain data, each file once; names of earlier versions."""
+"""Reading files of weights as plain data, each file once; names of earlier versions."""
 
 import pickle
 import re
@@ -67,39 +67,6 @@ def find(path: str | Path) -> str:
             print(f"{path} is not here: {packed} is used", file=sys.stderr)
             return str(packed)
     return path
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A Lightning checkpoint on the CPU, plain types and tensors only, under today's names.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is something else.
-    """
-    if not Path(find(path)).is_file():
-        raise FileNotFoundError(f"checkpoint {path!r} does not exist")
-    try:
-        checkpoint = load(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a checkpoint: {error}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
-    plain = ("class_path", "hyper_parameters", "explanandum")
-    described = {key: checkpoint[key] for key in plain if key in checkpoint}
-    return {**checkpoint, **renew(described, "hyper_parameters")}
-
-
-def read_explainer(path: str | Path) -> dict[str, Any]:
-    """A checkpoint that names an explainer: class path, hyper-parameters, explanandum, state dict.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is something else.
-    """
-    checkpoint = read_checkpoint(path)
-    if "class_path" not in checkpoint or "explanandum" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of an explainer")
-    return checkpoint
 
 
 def renew(value: Any, arguments: str = "init_args") -> Any:
@@ -247,44 +214,12 @@ def read_state(path: str) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is something else, or holds several.
     """
-    if path.endswith(".ckpt"):
-        return read_classifier(path)[1]
     states = read_states(path)
+    if path.endswith(".ckpt"):
+        states = {"": states["state_dict"]} if "state_dict" in states else states
+        prefix = "network."
+    else:
+        prefix = "module."
     if len(states) > 1:
         raise ValueError(f"{path} holds several state dicts: {', '.join(states)}")
-    return {name.removeprefix("module."): v for name, v in next(iter(states.values())).items()}
-
-
-def read_classifier(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Plain arguments and the network's state dict in a checkpoint of `Classifier`.
-
-    The arguments include the image size that it was trained at, `input_size`, and its accuracy on
-    the last validation, `expected_accuracy`, if the checkpoint has them.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is something else.
-    """
-    checkpoint = read_checkpoint(path)
-    hparams = checkpoint.get("hyper_parameters", {})
-    state = {
-        name.removeprefix("network."): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith("network.")
-    }
-    if "model" not in hparams or not state:
-        raise ValueError(
-            f"{path} is not a checkpoint of our Classifier; of another network, "
-            f"give the architecture as model and {path} as weights"
-        )
-    keys = (
-        "model",
-        "num_classes",
-        "model_args",
-        "multi_label",
-        "class_names",
-        "mean",
-        "std",
-        "input_size",
-    )
-    return {key: hparams.get(key) for key in keys} | checkpoint.get("trained", {}), state
+    return {name.removeprefix(prefix): v for name, v in next(iter(states.values())).items()}

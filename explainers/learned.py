@@ -4,15 +4,17 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from explainers import door, optimizers
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
+from explainers.finite import StayFinite, check_weights
 from explainers.functional import seeds
 from explainers.optimizers import OptimizerOptions
+from explainers.resuming import ResumeExactly
 
 
 class LearnedExplainer(Explainer):
@@ -65,7 +67,8 @@ class LearnedExplainer(Explainer):
             torch.manual_seed(seed)  # for the network's dropout
             terms = self.loss_terms(batch, torch.Generator().manual_seed(seed))
         loss = torch.stack(list(terms.values())).sum()
-        values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        values = {f"{stage}/{name}": value for name, value in self.terms.items()}
         self.log_dict(values, batch_size=len(batch["image"]), sync_dist=stage == "val")
         self.log(
             f"{stage}/loss",
@@ -80,6 +83,15 @@ class LearnedExplainer(Explainer):
     def _predicted(self, images: Tensor) -> Tensor:
         """Predicted targets (B, K), possibly empty: an uncertain class would be a wrong label."""
         return self.explanandum.to_targets(self.explanandum(images), never_empty=False)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What every fit needs: it stops at numbers that are not finite, and resumes exactly."""
+        return [StayFinite(), ResumeExactly()]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what rebuilds this explainer; refuses weights that are not finite."""
+        check_weights(self)
+        super().on_save_checkpoint(checkpoint)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and learning-rate schedule of the options."""

@@ -1,4 +1,7 @@
+import pytest
 import torch
+
+from explainers.trust import granting
 
 torch.set_num_threads(1)  # the tests' tensors are too small to share
 
@@ -8,3 +11,10 @@ def pytest_configure(config):
     assumed = ("the normalization of .* is not known", ".* has random weights")
     for message in (*assumed, "the classifier has .* not above chance"):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
+
+
+@pytest.fixture(autouse=True)
+def _own_modules():
+    """The tests' methods and classifiers are like those of a user, who trusts them."""
+    with granting("tests"):
+        yield

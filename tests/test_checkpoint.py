@@ -9,11 +9,19 @@ import torch
 import explainers
 from datamodules.shapes import Shapes
 from explainers import Explanandum
-from explainers.checkpoint import explainer_class, explains, fingerprint, load_beside, plain_config
-from explainers.files import read_explainer
+from explainers.checkpoint import (
+    check_resumable,
+    explainer_class,
+    explains,
+    load_beside,
+    model_config,
+    restore,
+)
+from explainers.explanandum.weights import fingerprint
 from explainers.methods.constant import CentredGaussian
 from explainers.methods.deeplab import DeepLabExplainer
 from explainers.methods.rtis import RTIS
+from explainers.trust import read_explainer
 from tests import planted
 from tests.support import fit_trainer, save, untrained_classifier
 
@@ -86,14 +94,21 @@ def test_a_checkpoint_alone_is_enough(tmp_path, classifier_file, monkeypatch):
 def test_the_explanandums_weights_may_be_left_out(tmp_path, classifier_file):
     frozen = Explanandum(str(classifier_file), in_checkpoint=False)
     explainer = RTIS(frozen, **SMALL)
-    save(explainer, tmp_path / "explainer.ckpt")
-    stored = torch.load(tmp_path / "explainer.ckpt", weights_only=True)["state_dict"]
-    assert not any(name.startswith("explanandum.") for name in stored)
-    loaded = RTIS.load_from_checkpoint(str(tmp_path / "explainer.ckpt"))
-    images = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(loaded.explanandum(images), frozen(images))
-    passed = RTIS.load_from_checkpoint(str(tmp_path / "explainer.ckpt"), explanandum=frozen)
+    path = save(explainer, tmp_path / "explainer.ckpt")
+    stored = torch.load(path, weights_only=True)
+    assert not any(name.startswith("explanandum.") for name in stored["state_dict"])
+    assert str(classifier_file) not in repr(stored)
+    with pytest.raises(ValueError, match=r"does not hold the weights of its classifier, test_resn"):
+        RTIS.load_from_checkpoint(path)
+    passed = RTIS.load_from_checkpoint(path, explanandum=frozen)
     assert passed.explanandum is frozen
+    other = Explanandum(str(classifier_file), in_checkpoint=False)
+    next(other.parameters()).data[0] += 1e-6
+    for load in (RTIS.load_from_checkpoint, explainers.load):
+        with pytest.raises(ValueError, match="explains another classifier"):
+            load(path, explanandum=other)
+    assert explains(read_explainer(path, ["explanandum"]), frozen)
+    assert not explains(read_explainer(path, ["explanandum"]), other)
 
 
 def test_an_own_module_must_be_passed_again(tmp_path):
@@ -153,10 +168,36 @@ def test_a_class_that_is_no_explainer_is_refused():
 
 def test_a_configuration_rebuilds_the_explainer(tmp_path):
     path = save(CentredGaussian(planted.explanandum(), sigma=0.2), tmp_path / "explainer.ckpt")
-    config = plain_config(read_explainer(path), path)
+    _, config = model_config(path, {})
     assert config["class_path"] == "explainers.methods.constant.CentredGaussian"
     assert config["init_args"]["sigma"] == 0.2
     assert config["init_args"]["explanandum"]["init_args"]["model"] == "tests.planted:PlantedCNN"
+
+
+def test_a_classifier_that_is_given_takes_the_place_of_the_stored_one(tmp_path):
+    path = save(CentredGaussian(planted.explanandum()), tmp_path / "explainer.ckpt")
+    given = {"init_args": {"explanandum": {"init_args": {"model": "mine:net"}}}}
+    checkpoint, config = model_config(path, given)
+    inner = config["init_args"]["explanandum"]["init_args"]
+    assert not {"model", "model_args", "weights", "pretrained"} & inner.keys()
+    assert inner["mean"] == planted.explanandum().config["mean"]
+    own = CentredGaussian(planted.explanandum())
+    restore(own, checkpoint, path, compare=True)
+    own.explanandum.model.stem.weight.data += 1
+    with pytest.raises(ValueError, match="explains another classifier than the one that is given"):
+        restore(own, checkpoint, path, compare=True)
+    restore(own, checkpoint, path, compare=False)  # built from the file, without its weights
+    assert explains(checkpoint, own.explanandum)
+
+
+def test_a_fit_resumes_from_a_checkpoint_of_its_own_kind_alone(tmp_path):
+    path = save(CentredGaussian(planted.explanandum()), tmp_path / "weights.ckpt")
+    with pytest.raises(ValueError, match="weights without the state of their training"):
+        check_resumable(path, CentredGaussian)
+    with pytest.raises(ValueError, match=r"is a checkpoint of .*CentredGaussian, not of .*RTIS"):
+        check_resumable(path, RTIS)
+    with pytest.raises(FileNotFoundError):
+        check_resumable(str(tmp_path / "none.ckpt"), RTIS)
 
 
 def test_a_fingerprint_changes_with_the_weights_it_is_of():

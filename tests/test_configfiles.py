@@ -24,10 +24,8 @@ def test_later_files_change_single_keys(tmp_path):
         write(tmp_path, "a.yaml", {"score": {"target": "label", "metrics": [1, 2]}, "x": 1}),
         write(tmp_path, "b.yaml", {"score": {"panels": 0, "metrics": [3]}}),
     ]
-    merged = configfiles.combine(paths, {"x": 0, "y": 2})
-    assert merged == {
+    assert configfiles.load(paths) == {
         "x": 1,
-        "y": 2,
         "score": {"target": "label", "panels": 0, "metrics": [3]},
     }
 
@@ -51,10 +49,38 @@ def test_rows_are_changed_taken_out_and_taken_from_the_method_under_test(tmp_pat
         write(tmp_path, "a.yaml", {"model": model, "score": {"methods": rows}}),
         write(tmp_path, "b.yaml", {"score": {"methods": {"gone": None}}}),
     ]
-    assert configfiles.combine(paths, {})["score"]["methods"] == {
+    merged = configfiles.settle(configfiles.load(paths), [], "test")
+    assert merged["score"]["methods"] == {
         "changed": {"class_path": "M", "init_args": {"a": 1, "b": {"c": 9, "d": 3}}},
         "other": {"class_path": "O"},
     }
+
+
+def test_a_row_that_is_not_there_cannot_be_taken_out(tmp_path):
+    paths = [
+        write(tmp_path, "a.yaml", {"score": {"methods": {"rise": {"class_path": "O"}}}}),
+        write(tmp_path, "b.yaml", {"score": {"methods": {"risse": None}}}),
+    ]
+    with pytest.raises(ValueError, match=r"b\.yaml takes out the row 'risse' .* the rows are rise"):
+        configfiles.load(paths)
+
+
+def test_a_test_in_the_folder_of_a_fit_goes_below_it_without_its_loggers(tmp_path):
+    logger = {"class_path": "l.CSVLogger", "init_args": {"name": "logs"}}
+    config = {
+        "trainer": {"default_root_dir": str(tmp_path), "logger": logger},
+        "data": {"class_path": "datamodules.shapes.Shapes"},
+    }
+    assert configfiles.settle(config, [], "test")["trainer"]["logger"] == logger
+    (tmp_path / "last.ckpt").touch()
+    below = configfiles.settle(config, [], "test")
+    assert below["trainer"]["logger"] is False
+    assert below["score"]["output_dir"] == f"{tmp_path}/test-shapes"
+    assert configfiles.settle(config, [], "fit")["trainer"]["logger"] == logger
+    del config["trainer"]["default_root_dir"]
+    flags = ["--ckpt_path", str(tmp_path / "last.ckpt")]
+    named = configfiles.settle(config, flags, "predict")
+    assert named["trainer"]["default_root_dir"] == f"{tmp_path}/predict-shapes"
 
 
 def test_rows_of_the_method_under_test_know_its_flags(tmp_path):
@@ -63,7 +89,7 @@ def test_rows_of_the_method_under_test_know_its_flags(tmp_path):
         tmp_path, "a.yaml", {"model": model, "score": {"methods": {"row": {"init_args": {"b": 3}}}}}
     )
     flags = ["--model.init_args.a", "9", "--model.init_args.c.d=1.5", "--seed_everything", "1"]
-    merged = configfiles.combine([path], {}, flags)
+    merged = configfiles.settle(configfiles.load([path]), flags, "test")
     assert merged["model"] == model  # the parser reads the flags later
     assert merged["score"]["methods"]["row"]["init_args"] == {"a": 9, "b": 3, "c": {"d": 1.5}}
 
@@ -85,8 +111,14 @@ def test_what_has_no_folder_goes_to_the_run_folder(tmp_path):
             "score": {},
         },
     )
-    for flags, folder in (([], "runs/x"), (["--trainer.default_root_dir", "runs/y"], "runs/y")):
-        merged = configfiles.combine([path], {}, flags)
+    for flags, folder in (
+        ([], "runs/x"),
+        (["--trainer.default_root_dir", "runs/y"], "runs/y"),
+        (["--trainer.default_root_dir", "runs/y", "--out", "runs/z"], "runs/z"),
+    ):
+        merged = configfiles.settle(configfiles.load([path]), flags, "test")
+        assert merged["trainer"]["default_root_dir"] == folder
+        assert merged["save"]["output_dir"] == folder
         saver, maps, other = merged["trainer"]["callbacks"]
         assert saver["init_args"]["dirpath"] == folder
         assert maps["init_args"]["output_dir"] == "mine"

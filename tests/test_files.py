@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from explainers import files
+from explainers import files, trust
 from explainers.explanandum.build import build
 
 
@@ -61,10 +61,10 @@ def test_flat_arguments_become_options():
 def test_every_old_argument_is_an_option_of_its_group():
     from typing import get_args, get_type_hints, is_typeddict
 
-    from explainers.messages import _class
+    from explainers.messages.near import find_class
 
     for class_path, groups in files.GROUPED.items():
-        hints = get_type_hints(_class(class_path).__init__)
+        hints = get_type_hints(find_class(class_path).__init__)
         for group, names in groups.items():
             kinds = [kind for kind in get_args(hints[group]) if is_typeddict(kind)]
             renamed = {"name" if name == group else name for name in names}
@@ -109,13 +109,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     for name in ("text", "list"):
         with pytest.raises(ValueError, match=f"{name}.ckpt is not a checkpoint"):
-            files.read_checkpoint(tmp_path / f"{name}.ckpt")
+            trust.read_checkpoint(tmp_path / f"{name}.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of an explainer"):
-        files.read_explainer(tmp_path / "other.ckpt")
+        trust.read_explainer(tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of our Classifier"):
-        files.read_classifier(str(tmp_path / "other.ckpt"))
+        trust.read_classifier(str(tmp_path / "other.ckpt"))
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
-        files.read_checkpoint(tmp_path / "none.ckpt")
+        trust.read_checkpoint(tmp_path / "none.ckpt")
 
 
 def spoiled(folder):
@@ -156,7 +156,7 @@ def test_what_holds_no_weights_is_told_in_one_line(tmp_path, ending):
             assert "\n" not in str(e.value)
             assert "weights_only" not in str(e.value)
             with pytest.raises(ValueError, match=f"x.{ending} is not a checkpoint: {told}"):
-                files.read_checkpoint(path)
+                trust.read_checkpoint(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -4,7 +4,8 @@ import ast
 from pathlib import Path
 
 RANKS = [
-    {"functional", "optimizers", "files", "options"},
+    {"functional", "optimizers", "files", "options", "naming", "finite", "resuming"},
+    {"trust"},
     {"explanandum", "configfiles", "messages"},
     {"networks", "perturbation", "door"},
     {"base"},

@@ -1,10 +1,9 @@
 """The Score callback: all methods on the same batches, by the same metrics, in one table."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,18 +15,20 @@ from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.progress import show
 from explainers.checkpoint import load_beside
 from explainers.evaluation import report
-from explainers.evaluation.measure import DATA_KEYS, check_columns, score_batch
+from explainers.evaluation.attempts import attempt, strictly, unread
+from explainers.evaluation.measure import batch_inputs, check_columns, usable
 from explainers.evaluation.panels import Panels
 from explainers.evaluation.provenance import (
     data_name,
+    describe_data,
     describe_run,
     explanandum_name,
-    method_name,
+    versions,
 )
 from explainers.evaluation.sanity import SANITY, sanity_rows
-from explainers.evaluation.scorefile import ScoreFile, write_atomically
-from explainers.evaluation.summary import summarize, versions
-from explainers.evaluation.targets import TargetChoice, choose_targets, take
+from explainers.evaluation.scorefile import ERROR, ScoreFile, printable
+from explainers.evaluation.summary import summarize
+from explainers.evaluation.targets import TargetChoice, choose_all_images, take
 from explainers.explanandum import Explanandum
 from explainers.explanandum.features import NotDefinedError
 from explainers.learned import is_trained
@@ -36,6 +37,7 @@ from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
 from explainers.metrics.saliency import MaskSaliency
 from explainers.metrics.seconds import Seconds
+from explainers.naming import method_name
 from explainers.options import check_choices
 
 
@@ -69,6 +71,9 @@ class Score(Callback):
             depend on interruptions, the batch size and the number of processes, not even in the
             last bits, in which most classifiers' outputs depend on the size of the batch. None does
             so on the CPU, which gains little from larger batches.
+        errors: Whether an image for which a method raises an error only lacks its values, "skip",
+            or the run ends, "raise". The errors are kept in scores.csv and errors.csv. A later run
+            in the folder tries such images again.
 
     Raises:
         ValueError: If a name occurs twice, a number is out of range, or two metrics have the same
@@ -87,6 +92,7 @@ class Score(Callback):
         bootstrap: int = 1000,
         panels: int = 8,
         one_by_one: bool | None = None,
+        errors: Literal["skip", "raise"] = "skip",
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
@@ -109,7 +115,9 @@ class Score(Callback):
         check_columns(self.metrics)
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
-        self.one_by_one = one_by_one
+        self.one_by_one, self.errors = one_by_one, errors
+        self._file: ScoreFile | None = None
+        self._failing: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Builds all methods. If none of them was trained, all images of a folder are tested."""
@@ -117,7 +125,8 @@ class Score(Callback):
             return
         if not isinstance(pl_module, Explainer):
             raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
-        own = self.name or method_name(type(pl_module))
+        kind = type(pl_module)
+        own = self.name or method_name(f"{kind.__module__}.{kind.__qualname__}")
         others = self._build(pl_module.explanandum)
         if own in others:
             raise ValueError(
@@ -128,7 +137,7 @@ class Score(Callback):
             others |= {name: method for name, method in rows.items() if name != own}
         self._explainers: dict[str, Explainer] = {own: pl_module, **others}
         if not any(is_trained(type(method)) for method in self._explainers.values()):
-            _test_all(trainer)
+            choose_all_images(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves all methods to the device of the module and finds the run folder."""
@@ -139,7 +148,6 @@ class Score(Callback):
         self._alone = on_cpu if self.one_by_one is None else self.one_by_one
         folder = trainer.log_dir if trainer.loggers else None
         self._folder = Path(self.output_dir or folder or "runs/score")
-        self._file: ScoreFile | None = None
 
     def _build(self, explanandum: Explanandum) -> dict[str, Explainer]:
         methods = {name: load_beside(explanandum, path) for name, path in self.checkpoints.items()}
@@ -158,21 +166,12 @@ class Score(Callback):
             raise ValueError(f"the test batches lack {missing}; got {sorted(batch)}")
         if "mask" not in batch:
             self._explainers = {n: e for n, e in self._explainers.items() if not e.needs_masks}
-        lacking = {need for need, key in DATA_KEYS.items() if key not in batch}
-        self._used = [metric for metric in self.metrics if not lacking & set(metric.needs)]
-        if skipped := [metric for metric in self.metrics if lacking & set(metric.needs)]:
-            inputs = sorted(lacking & {need for metric in skipped for need in metric.needs})
-            names = ", ".join(type(metric).__name__ for metric in skipped)
-            rank_zero_warn(f"the data have no {' or '.join(inputs)}: left out {names}")
+        self._used = usable(self.metrics, batch)
         self._size = (batch["image"].shape[-2], batch["image"].shape[-1])
         settings = {
             "target": self.target,
             **describe_run(self._explainers, self._used),
-            "data": {
-                "name": data_name(trainer),
-                "image_size": list(self._size),
-                "test_on": getattr(getattr(trainer, "datamodule", None), "test_on", None),
-            },
+            "data": {**describe_data(trainer, "test"), "image_size": list(self._size)},
             "precision": trainer.precision,
         }
         self._panels = Panels(self._folder / "panels.png", self.panels, self._explainers)
@@ -195,9 +194,11 @@ class Score(Callback):
     ) -> None:
         """Explains and scores the images of the batch that have no rows yet, by every method."""
         self._file = self._file or self._begin(trainer, batch)
-        rows = [
-            row for row, index in enumerate(batch["index"].tolist()) if index not in self._file.done
-        ]
+        done = self._file.done
+        rows = [row for row, name in enumerate(batch["name"]) if printable(name) not in done]
+        for name, index in zip(batch["name"], batch["index"].tolist(), strict=True):
+            if done.get(printable(name), index) != index:
+                raise ValueError(f"two test images are called {name!r}: names must be unique")
         size = 1 if self._alone else max(1, len(rows))
         batch = {**batch, "image": batch["image"].float()}
         for start in range(0, len(rows), size):
@@ -205,16 +206,20 @@ class Score(Callback):
                 self._score(trainer, self._file, take(batch, rows[start : start + size]))
 
     def _score(self, trainer: Trainer, file: ScoreFile, batch: dict[str, Any]) -> None:
-        inputs = self._inputs(batch)
+        inputs = batch_inputs(batch, self._explanandum(), self.target)
+        score = attempt if self.errors == "skip" else strictly
         records: list[dict[str, Any]] = []
         maps = {}
         for name, explainer in self._explainers.items():
             show(trainer, name)
             explainer.observe(batch)
-            values, maps[name] = score_batch(explainer, self._used, inputs)
+            values, maps[name], failed = score(explainer, self._used, inputs)
             records += [
-                {"row": row, "target": ids, "method": name, **v} for (row, ids), v in values.items()
+                {"row": row, "target": ids, "method": name, ERROR: failed.get(row), **v}
+                for (row, ids), v in values.items()
             ]
+            for row, error in failed.items():
+                self._tell(name, batch["name"][row], error)
         for record in records:
             record |= {
                 "index": int(batch["index"][record["row"]]),
@@ -225,19 +230,14 @@ class Score(Callback):
         if trainer.is_global_zero:
             self._panels.add(trainer, batch["image"], maps)
 
-    def _inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
-        explanandum = self._explanandum()
-        logits = explanandum(batch["image"])
-        inputs = {
-            "images": batch["image"],
-            "logits": logits,
-            "targets": choose_targets(self.target, explanandum, logits, batch.get("target")),
-            "explanandum": explanandum,
-        }
-        inputs |= {
-            need: batch[key] for need, key in DATA_KEYS.items() if key in batch and need != "mask"
-        }
-        return inputs | ({"masks": batch["mask"]} if "mask" in batch else {})
+    def _tell(self, method: str, image: str, error: str) -> None:
+        """Says the first error of each method; all are in the scores."""
+        if method not in self._failing:
+            self._failing.add(method)
+            rank_zero_warn(
+                f"{method} failed for {printable(image)}: {error}. The run goes on without this "
+                "value (--score.errors raise stops it)"
+            )
 
     def _explanandum(self) -> Explanandum:
         return next(iter(self._explainers.values())).explanandum
@@ -245,13 +245,14 @@ class Score(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges the rows of all processes, then summarizes, prints and logs them."""
         trainer.strategy.barrier("Score")
+        skipped = unread(trainer)
         if trainer.is_global_zero and self._file is not None:
             self._panels.draw(trainer)
-            self._report(trainer, self._file)
+            self._report(trainer, self._file, skipped)
         trainer.strategy.barrier("Score written")
 
-    def _report(self, trainer: Trainer, file: ScoreFile) -> None:
-        rows = file.merge()
+    def _report(self, trainer: Trainer, file: ScoreFile, skipped: dict[str, str]) -> None:
+        rows = file.merge(skipped)
         checks = [c.judged for c in trainer.callbacks if isinstance(c, CheckClassifier)]  # type: ignore[attr-defined]
         summary = {
             "explanandum": explanandum_name(self._explanandum()),
@@ -262,31 +263,26 @@ class Score(Callback):
             **summarize(rows, self._used, [*file.methods, *self._undefined], self.bootstrap),
             "versions": versions(),
         }
-        write_atomically(
-            self._folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        )
         text = report.page(summary, rows, self._used, self._explainers, self._size)
-        write_atomically(self._folder / "table.md", text)
-        print("\n" + text)
-        means = {
-            f"test/{method}/{name}": figure["mean"]
-            for method, figures in summary["methods"].items()
-            for name, figure in figures.items()
-            if figure["mean"] is not None
-        }
+        if skipped:
+            text += f"\n{len(skipped)} images could not be read and are left out: see errors.csv\n"
+        means = report.write(self._folder, summary, text)
         for logger in trainer.loggers:
             logger.log_metrics(means, step=trainer.global_step)
+        if rows and all(row[ERROR] for row in rows):
+            raise ValueError(f"every method failed for every image, the first by {rows[0][ERROR]}")
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Lets other runs write the folder."""
+        self.teardown(trainer, pl_module, "test")
 
-def _test_all(trainer: Trainer) -> None:
-    """Tests all images of a folder whose test split is a random part, unless it was chosen."""
-    data: Any = getattr(trainer, "datamodule", None)
-    if getattr(data, "splits_at_random", False) and data.test_on is None:
-        data.test_on = "all"
-        rank_zero_info(
-            f"no method here was trained, so all {len(data.dataset('test'))} images are tested; "
-            "--data.init_args.test_on test takes the random test split alone"
-        )
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lets other runs write the folder."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _autocast(trainer: Trainer) -> AbstractContextManager[None]:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.base import Explainer
-from explainers.evaluation.targets import class_ids, take
-from explainers.explanandum import precision
+from explainers.evaluation.targets import TargetChoice, choose_targets, class_ids, take
+from explainers.explanandum import Explanandum, precision
 from explainers.explanandum.taps import counted
 from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric
@@ -76,6 +77,31 @@ def score_batch(
     return values, unit_maps(explainer, maps)
 
 
+def expected_rows(metrics: Sequence[PerImageMetric], ids: Sequence[Sequence[int]]) -> list[Row]:
+    """Rows that `score_batch` gives for images with the targets `ids`, the classes of each."""
+    rows = [(i, _join(classes)) for i, classes in enumerate(ids)]
+    if any(metric.per_class for metric in metrics):
+        rows += [(i, str(c)) for i, classes in enumerate(ids) for c in classes]
+    return list(dict.fromkeys(rows))
+
+
+def batch_inputs(
+    batch: dict[str, Any], explanandum: Explanandum, target: TargetChoice
+) -> dict[str, Any]:
+    """Inputs of the metrics for a batch, see `score_batch`: the targets are those of `target`."""
+    logits = explanandum(batch["image"])
+    inputs = {
+        "images": batch["image"],
+        "logits": logits,
+        "targets": choose_targets(target, explanandum, logits, batch.get("target")),
+        "explanandum": explanandum,
+    }
+    inputs |= {
+        need: batch[key] for need, key in DATA_KEYS.items() if key in batch and need != "mask"
+    }
+    return inputs | ({"masks": batch["mask"]} if "mask" in batch else {})
+
+
 def _score_known(
     explainer: Explainer,
     metrics: Sequence[PerImageMetric],
@@ -112,6 +138,16 @@ def check_columns(metrics: Sequence[PerImageMetric]) -> None:
             )
             one, two = (kind.__name__ for kind in kinds)
             raise ValueError(f"{one} and {two} both write {column!r}: {fix}")
+
+
+def usable(metrics: Sequence[PerImageMetric], batch: dict[str, Any]) -> list[PerImageMetric]:
+    """Those metrics whose inputs the data have; a warning names the others."""
+    lacking = {need for need, key in DATA_KEYS.items() if key not in batch}
+    if skipped := [metric for metric in metrics if lacking & set(metric.needs)]:
+        inputs = sorted(lacking & {need for metric in skipped for need in metric.needs})
+        names = ", ".join(type(metric).__name__ for metric in skipped)
+        rank_zero_warn(f"the data have no {' or '.join(inputs)}: left out {names}")
+    return [metric for metric in metrics if not lacking & set(metric.needs)]
 
 
 def timed(explainer: Explainer, images: Tensor, targets: Tensor) -> tuple[Tensor, float]:
@@ -157,7 +193,7 @@ def _add(
                 values[row][name] = value
 
 
-def _join(classes: list[int]) -> str:
+def _join(classes: Sequence[int]) -> str:
     return "|".join(map(str, classes))
 
 

@@ -1,13 +1,34 @@
 """The page of a run, table.md: its caption, the table, and the notes that readers need."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from explainers.base import Explainer
+from explainers.evaluation.runfolder import write_atomically
 from explainers.evaluation.scorefile import Record
 from explainers.evaluation.summary import columns_by_method, missing_notes, table
 from explainers.metrics.accuracy import sentence
 from explainers.metrics.base import PerImageMetric
+
+
+def write(folder: Path, summary: dict[str, Any], text: str) -> dict[str, float]:
+    """Writes summary.json and table.md, and prints the latter.
+
+    Returns:
+        Means for loggers, as `test/<method>/<figure>`.
+    """
+    content = json.dumps(summary, indent=2, allow_nan=False)
+    write_atomically(folder / "summary.json", f"{content}\n")
+    write_atomically(folder / "table.md", text)
+    print("\n" + text)
+    return {
+        f"test/{method}/{name}": figure["mean"]
+        for method, figures in summary["methods"].items()
+        for name, figure in figures.items()
+        if figure["mean"] is not None
+    }
 
 
 def page(

@@ -1,15 +1,13 @@
 """Figures with confidence intervals, paired tests and a table, from the rows of scores.csv."""
 
-import importlib.metadata
 import math
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from explainers.evaluation.scorefile import Record
+from explainers.evaluation.scorefile import ERROR, KEYS, Record
 from explainers.metrics import statistics
 from explainers.metrics.base import PerImageMetric
 
@@ -25,18 +23,20 @@ def columns_by_method(
     """
     images = sorted({int(row["index"]) for row in rows})
     place = {index: i for i, index in enumerate(images)}
-    names = [
-        name
-        for name in (rows[0] if rows else {})
-        if name not in ("index", "name", "target", "method")
-    ]
+    names = [name for name in (rows[0] if rows else {}) if name not in (*KEYS, ERROR)]
     result: dict[str, statistics.Columns] = {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]
         index = np.array([place[int(row["index"])] for row in own], dtype=np.int64)
-        values = np.array(
-            [[float(row[name] or "nan") for name in names] for row in own], dtype=np.float64
-        )
+        try:
+            values = np.array(
+                [[float(row[name] or "nan") for name in names] for row in own], dtype=np.float64
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"scores.csv is damaged: a value of {method} is no number ({error}); delete its "
+                "line, and the image is scored again"
+            ) from None
         found, means = statistics.by_image(index, values.reshape(len(own), len(names)))
         full = np.full((len(images), len(names)), np.nan)
         full[found] = means
@@ -45,7 +45,7 @@ def columns_by_method(
 
 
 def missing_notes(rows: Sequence[Record], methods: Sequence[str]) -> list[str]:
-    """Sentences on the images without values, because a map or an output was not finite.
+    """Sentences on the images without values, because of an error or of a map that is not finite.
 
     An image whose row has no time was not measured, see `measure.score_batch`. If the row has no
     class either, whatever the method, the classifier's output was not finite.
@@ -65,6 +65,16 @@ def missing_notes(rows: Sequence[Record], methods: Sequence[str]) -> list[str]:
         lost[method] = {index for index in own if (method, index) not in timed}
         unknown &= lost[method] if own else unknown
     notes = []
+    for method in methods:
+        failed = {
+            row["name"]: row[ERROR] for row in rows if row["method"] == method and row.get(ERROR)
+        }
+        lost[method] -= {row["index"] for row in rows if row["name"] in failed}
+        if failed:
+            notes.append(
+                f"{method} failed for {len(failed)} of {len(images)} images, whose values are "
+                f"missing: see errors.csv; the first by {next(iter(failed.values()))}"
+            )
     if unknown:
         notes.append(
             f"the classifier's outputs are not finite for {len(unknown)} of {len(images)} images: "
@@ -222,14 +232,3 @@ def _cell(figure: dict[str, Any]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.0e}"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of the libraries that determine the numbers, and of this project."""
-    found = {"python": platform.python_version()}
-    for name in ("torch", "lightning", "timm", "learned-explainers"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

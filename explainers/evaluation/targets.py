@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -66,3 +68,14 @@ def choose_targets(
 def class_ids(targets: Tensor) -> list[list[int]]:
     """Indices of the classes of each image, from targets (B, K) bool."""
     return [row.nonzero().flatten().tolist() for row in targets.cpu()]
+
+
+def choose_all_images(trainer: Trainer) -> None:
+    """Tests all images of a folder whose test split is a random part, unless it was chosen."""
+    data: Any = getattr(trainer, "datamodule", None)
+    if getattr(data, "splits_at_random", False) and data.test_on is None:
+        data.test_on = "all"
+        rank_zero_info(
+            f"no method here was trained, so all {len(data.dataset('test'))} images are tested; "
+            "--data.init_args.test_on test takes the random test split alone"
+        )

@@ -1,10 +1,11 @@
 """Training of the classifiers that are then explained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,14 +18,15 @@ from torchmetrics.classification import (
     MultilabelRecall,
 )
 
-from explainers import files, optimizers
+from explainers import optimizers
 from explainers.explanandum import build, contract, normalization, outputs, wrappers
 from explainers.explanandum.cutouts import cut_outs
+from explainers.finite import StayFinite, check_weights
 from explainers.functional import seeds
 from explainers.optimizers import OptimizerOptions
 from explainers.options import check_choices, complete
-
-CLASS_PATH = "explainers.explanandum.classifier.Classifier"
+from explainers.resuming import ResumeExactly
+from explainers.trust import granting, read_classifier
 
 
 class Classifier(LightningModule):
@@ -186,17 +188,15 @@ class Classifier(LightningModule):
         collection.update(
             logits, targets.int() if self.multi_label else targets.int().argmax(dim=1)
         )
-        size = len(targets)
-        self.log(
-            f"{stage}/loss",
-            self.loss(logits, targets),
-            batch_size=size,
-            prog_bar=True,
-            sync_dist=True,
-        )
+        size, loss = len(targets), self.loss(logits, targets)
+        self.log(f"{stage}/loss", loss, batch_size=size, prog_bar=True, sync_dist=True)
         self.log_dict(
             {f"{stage}/{name}": metric for name, metric in collection.items()}, batch_size=size
         )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What every fit needs: it stops at numbers that are not finite, and resumes exactly."""
+        return [StayFinite(), ResumeExactly()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and learning-rate schedule of the options."""
@@ -204,6 +204,7 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Changes the stored arguments so that loading needs no downloads and no other files."""
+        check_weights(self)
         data = getattr(self._trainer, "datamodule", None)
         names = self.hparams["class_names"] or getattr(data, "class_names", None)
         changed = {
@@ -227,26 +228,29 @@ class Classifier(LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = "cpu", **kwargs: Any
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        trust: Sequence[str] = (),
+        **kwargs: Any,
     ) -> Self:
         """Loads a classifier from its checkpoint alone, which may be one of an earlier version.
 
         Args:
             checkpoint_path: Path of a checkpoint written by a fit.
             map_location: Device of the classifier.
+            trust: Names of your packages whose functions the checkpoint may name as architecture,
+                see `trust.granting`.
             **kwargs: Constructor arguments to change.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is not the checkpoint of a classifier.
+            ValueError: If it is not the checkpoint of a classifier, or names what is not trusted.
         """
-        checkpoint = files.read_checkpoint(checkpoint_path)
-        plain = {"class_path": CLASS_PATH, "init_args": checkpoint.get("hyper_parameters", {})}
-        arguments = files.renew(plain)["init_args"]
-        if "model" not in {**arguments, **kwargs}:
-            raise ValueError(f"{checkpoint_path} is not a checkpoint of a classifier by name")
+        with granting(trust):
+            arguments, _, state = read_classifier(checkpoint_path, kwargs)
         classifier = cls(**{**arguments, **kwargs})
-        classifier.load_state_dict(checkpoint["state_dict"])
+        classifier.network.load_state_dict(state)
         return classifier.to(map_location)
 
 

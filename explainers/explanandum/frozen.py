@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explainers import files
 from explainers.explanandum import (
     build,
     contract,
@@ -24,6 +23,7 @@ from explainers.explanandum import weights as weight_files
 from explainers.explanandum.features import Sources
 from explainers.functional import fills
 from explainers.functional.fills import Fill, FillName
+from explainers.trust import granting, read_classifier
 
 
 class Explanandum(nn.Module):
@@ -59,11 +59,13 @@ class Explanandum(nn.Module):
         feature_layers: Names of the modules whose outputs make the feature pyramid, from shallow to
             deep. None takes the stages that are found, see `features.stages`.
         in_checkpoint: Whether to write the weights into every explainer's checkpoint, so that one
-            file is enough. False keeps the checkpoints small. The same arguments must then find the
-            weights again when a checkpoint is loaded.
+            file is enough. False keeps the checkpoints small. The classifier must then be given
+            again when a checkpoint is loaded, and a hash of its weights is compared.
         expected_accuracy: Accuracy in [0, 1] that the classifier is known to have, or F1 with
             `multi_label`. None takes that of the last validation from a `Classifier` checkpoint.
         weights_key: Entry of the weights file, or prefix of its names, if several fit.
+        trust: Names of your packages whose functions a `Classifier` checkpoint may name as its
+            architecture, see `trust.granting`.
 
     Raises:
         ValueError: If the classifier or its output is none of these, or an argument does not fit.
@@ -91,17 +93,19 @@ class Explanandum(nn.Module):
         in_checkpoint: bool = True,
         expected_accuracy: float | None = None,
         weights_key: str | None = None,
+        trust: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.pretrained, self.weights, self.in_checkpoint = pretrained, weights, in_checkpoint
-        self.weights_key = weights_key
-        self.source = model if isinstance(model, str) else None
+        self.in_checkpoint, file = in_checkpoint, str(model)
         state: dict[str, Tensor] = {}
         given: dict[str, Any] = {}
         if isinstance(model, str) and model.endswith(".ckpt"):
-            given, state = files.read_classifier(model)
-            model, num_classes = given["model"], given["num_classes"]
-            model_args, multi_label = given["model_args"], given["multi_label"]
+            with granting(trust):
+                arguments, given, state = read_classifier(model)
+            model, num_classes = arguments["model"], arguments["num_classes"]
+            model_args = arguments.get("model_args")
+            multi_label = arguments.get("multi_label", False)
+            given |= {name: arguments.get(name) for name in ("class_names", "mean", "std")}
         self.architecture = model if isinstance(model, str) else None
         self.model_args, self.head_width = dict(model_args or {}), num_classes
         self.multi_label = multi_label
@@ -113,7 +117,7 @@ class Explanandum(nn.Module):
         own = build.data_config(self.architecture or "", self.model)
         own |= {name: value for name, value in given.items() if value is not None}
         if state:
-            weight_files.load_state(self.model, state, False, str(self.source))
+            weight_files.load_state(self.model, state, False, file)
         # Until weights are loaded. A callable has its own.
         named = isinstance(model, str) and ":" not in model
         self.untrained = named and not (pretrained or weights or state)
@@ -146,11 +150,10 @@ class Explanandum(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """Plain arguments that rebuild this explanandum from a checkpoint."""
-        stored = self.in_checkpoint
         return {
-            "model": self.architecture if stored else self.source,
-            "weights": None if stored else self.weights,
-            "pretrained": False if stored else self.pretrained,
+            "model": self.architecture,
+            "weights": None,
+            "pretrained": False,
             "num_classes": self.head_width,
             "model_args": self.model_args,
             "multi_label": self.multi_label,
@@ -160,9 +163,9 @@ class Explanandum(nn.Module):
             "std": self.std.flatten()[: self.channels].tolist(),
             "input_size": self.input_size,
             "feature_layers": self.feature_layers,
-            "in_checkpoint": stored,
+            "in_checkpoint": self.in_checkpoint,
             "expected_accuracy": self.expected_accuracy,
-            "weights_key": None if stored else self.weights_key,
+            "weights_key": None,
         }
 
     def train(self, mode: bool = True) -> "Explanandum":

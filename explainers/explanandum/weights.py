@@ -1,5 +1,6 @@
 """Loading of weights into a plain network."""
 
+import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -136,6 +137,18 @@ def _resized(network: nn.Module, state: State) -> State:
     except (KeyError, RuntimeError, AttributeError):  # of another architecture
         return state
     return adapted if adapted.keys() == state.keys() else state
+
+
+def fingerprint(module: nn.Module, leave_out: str | None = None) -> str:
+    """Short hash of a module's weights, except those whose names start with `leave_out`."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if leave_out is None or not name.startswith(leave_out):
+            digest.update(name.encode())
+            digest.update(
+                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
+    return digest.hexdigest()[:16]
 
 
 def _listed(names: Iterable[str]) -> str:

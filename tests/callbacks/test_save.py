@@ -1,5 +1,6 @@
 """Files of maps: what they hold, where they go, and that none is made twice."""
 
+import csv
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,11 +19,11 @@ from tests.support import SIZE, Scenes, Truth, trainer
 ENDINGS = ("classes.txt", "heat.png", "npy", "overlay.png")
 
 
-def predict(tmp_path, module, data=None):
-    """Predict into the folder `out`, and count the images that were explained."""
+def predict(tmp_path, module, data=None, **changes):
+    """Predicts into the folder `out`, and counts the images that were explained."""
     Truth.calls = 0
     save = SaveMaps(str(tmp_path / "out"))
-    trainer(tmp_path, save).predict(module, data or Scenes(), return_predictions=False)
+    trainer(tmp_path, save, **changes).predict(module, data or Scenes(), return_predictions=False)
     return Truth.calls
 
 
@@ -36,8 +37,9 @@ def test_saved_maps_mirror_the_names_and_hold_the_values(tmp_path):
     predict(tmp_path, Truth(planted.explanandum()), data)
     out = tmp_path / "out"
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
+    files.remove(".lock")
     expected = [f"folder/{i}.jpg.{ending}" for i in range(3) for ending in ENDINGS]
-    assert files == [*expected, "settings.json"]  # and no temporary ones
+    assert files == ["files.csv", *expected, "predict.json"]  # and no temporary ones
     saved = np.load(out / "folder" / "2.jpg.npy")
     assert saved.dtype == np.float32
     quadrant = planted.quadrant_masks(*SIZE)[2]
@@ -78,10 +80,38 @@ def test_maps_are_drawn_from_their_smallest_to_their_largest_value_and_masks_as_
 def test_maps_are_not_made_twice(tmp_path):
     module = Truth(planted.explanandum())
     assert predict(tmp_path, module, Scenes(limit=3)) == 3
-    # Of the batches (0, 1), (2, 3) and (4): 0 stays in, 2 is taken out.
-    assert predict(tmp_path, module) == 1 + 1 + 1
+    assert predict(tmp_path, module) == 2
     assert (tmp_path / "out/folder/4.jpg.npy").exists()
-    assert predict(tmp_path, module, Scenes(batch_size=5)) == 1
+    assert predict(tmp_path, module, Scenes(batch_size=5)) == 0
+
+
+@pytest.mark.parametrize(
+    ("one_by_one", "batches"), [(None, [1, 1, 1]), (True, [1] * 3), (False, [2, 1])]
+)
+def test_each_image_is_saved_as_soon_as_it_is_explained(tmp_path, one_by_one, batches):
+    seen = []
+
+    class Watching(Truth):
+        def attribute(self, images, targets):
+            seen.append((len(images), len(list(tmp_path.rglob("*.npy")))))
+            return super().attribute(images, targets)
+
+    save = SaveMaps(str(tmp_path), one_by_one=one_by_one)
+    trainer(tmp_path, save).predict(Watching(planted.explanandum()), Scenes(limit=3))
+    assert seen == [(size, sum(batches[:i])) for i, size in enumerate(batches)]
+    assert len(list(tmp_path.rglob("*.npy"))) == 3
+
+
+def test_the_trainer_gets_no_maps_from_it_and_all_without_it(tmp_path):
+    module, run = Truth(planted.explanandum()), trainer(tmp_path, SaveMaps())
+    assert run.predict(module, Scenes(3)) == [{}, {}]
+    assert len(list((tmp_path / "folder").glob("*.npy"))) == 3  # in the trainer's folder
+    first, second = trainer(tmp_path).predict(module, Scenes(3))
+    quadrants = planted.quadrant_masks(*SIZE)
+    assert torch.equal(torch.cat([first["maps"], second["maps"]]), 3 * quadrants[:3])
+    assert torch.equal(second["targets"], torch.tensor([[False, False, True, False]]))
+    alone = module.predict_step({"image": Scenes(1).samples[0]["image"][None]}, 0)
+    assert torch.equal(alone["maps"], 3 * quadrants[:1])
 
 
 def test_an_image_whose_map_is_lacking_gets_all_its_files_again(tmp_path):
@@ -96,40 +126,98 @@ def test_an_image_whose_map_is_lacking_gets_all_its_files_again(tmp_path):
     assert again == whole | {"0.jpg.heat.png": b"left alone"}
 
 
-def test_names_never_lead_out_of_the_folder(tmp_path):
-    save = SaveMaps(str(tmp_path))
-    assert save._path("../../etc/x.png", ".npy") == tmp_path / "etc" / "x.png.npy"
-    assert save._path("/etc/x.png", ".npy") == tmp_path / "etc" / "x.png.npy"
+class Named(Scenes):
+    """Scenes with names of one's own."""
+
+    def __init__(self, names):
+        super().__init__(len(names), batch_size=3)
+        for sample, name in zip(self.samples, names, strict=True):
+            sample["name"] = name
+
+
+def test_no_image_takes_the_files_of_another(tmp_path):
+    names = [
+        "sub/z.jpg",
+        "../sub/z.jpg",
+        "/sub/z.jpg",
+        "sub/./z.jpg",
+        'caf\udce9\n".jpg',
+        "x" * 250,
+    ]
+    predict(tmp_path, Truth(planted.explanandum()), Named(names))
+    quadrants = planted.quadrant_masks(*SIZE)
+    with (tmp_path / "out" / "files.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [*names[:4], 'caf\\udce9\n".jpg', names[5]]
+    assert [row["file"] for row in rows[:4]] == [
+        "sub/z.jpg", "%2E%2E/sub/z.jpg", "%2F/sub/z.jpg", "sub/%2E/z.jpg",
+    ]  # fmt: skip
+    for i, row in enumerate(rows):
+        for ending in ENDINGS:
+            assert (tmp_path / "out" / f"{row['file']}.{ending}").exists()
+        saved = np.load(tmp_path / "out" / f"{row['file']}.npy")
+        np.testing.assert_array_equal(saved, 3 * quadrants[i % 4].numpy())
+    assert predict(tmp_path, Truth(planted.explanandum()), Named(names)) == 0
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="two images are called 'a': names must be unique"):
+        predict(tmp_path, Truth(planted.explanandum()), Named(["a", "b", "c", "a"]))
 
 
 def test_maps_of_another_run_are_refused(tmp_path):
     """An old model's maps must not pass for a new one's."""
-    save = SaveMaps(str(tmp_path))
+    predict(tmp_path, Constant(planted.explanandum(), 0.5), Scenes(2))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    heavier = planted.explanandum()
+    heavier.model.stem.weight.data.mul_(2)
+    for module, changes, told in (
+        (Constant(planted.explanandum(), 1.0), {}, r"methods\.constant\.value was 0\.5, is 1\.0"),
+        (Constant(heavier, 0.5), {}, r"explanandum\.weights was"),
+        (
+            Constant(planted.explanandum(multi_label=True), 0.5),
+            {},
+            r"multi_label was False, is True",
+        ),
+        (
+            Constant(planted.explanandum(), 0.5),
+            {"precision": "bf16-mixed"},
+            "precision was 32-true",
+        ),
+        (Truth(planted.explanandum()), {}, r"methods\.constant was there"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            predict(tmp_path, module, Scenes(2), **changes)
+    with pytest.raises(ValueError, match=r"save\.classes was None, is all"):
+        trainer(tmp_path, SaveMaps(str(tmp_path / "out"), "all")).predict(
+            Constant(planted.explanandum(), 0.5), Scenes(2)
+        )
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
 
-    def start(module, **data):
-        data = SimpleNamespace(**{"root": "photos", "image_size": [8, 8]} | data)
-        save.on_predict_start(SimpleNamespace(datamodule=data, is_global_zero=True), module)
 
-    start(Constant(planted.explanandum(), 0.5))
-    start(Constant(planted.explanandum(), 0.5))
-    with pytest.raises(ValueError, match=r"value was 0\.5, is 1\.0.*another output_dir"):
-        start(Constant(planted.explanandum(), 1.0))
-    other = planted.explanandum()
-    other.model.stem.weight.data.mul_(2)
-    with pytest.raises(ValueError, match=r"method\.weights was"):
-        start(Constant(other, 0.5))
-    for change in ({"root": "paintings"}, {"image_size": [4, 4]}):
-        with pytest.raises(ValueError, match=f"{next(iter(change))} was"):
-            start(Constant(planted.explanandum(), 0.5), **change)
+def test_a_run_without_a_map_does_not_block_its_folder(tmp_path):
+    class Failing(Truth):
+        def attribute(self, images, targets):
+            raise RuntimeError("no map")
+
+    with pytest.raises(ValueError, match="all 2 images failed, the first by RuntimeError: no map"):
+        predict(tmp_path, Failing(planted.explanandum()), Scenes(2))
+    assert predict(tmp_path, Truth(planted.explanandum()), Scenes(2)) == 2
 
 
 def test_maps_go_on_with_another_batch_size(tmp_path):
-    save = SaveMaps(str(tmp_path))
-    run = SimpleNamespace(datamodule=SimpleNamespace(), is_global_zero=True)
     for size in (2, 4):
-        save.on_predict_start(run, RISE(planted.explanandum(), masks=8, batch_size=size))
-    with pytest.raises(ValueError, match=r"run: method\.masks was 8, is 9\. Delete"):
-        save.on_predict_start(run, RISE(planted.explanandum(), masks=9, batch_size=2))
+        predict(tmp_path, RISE(planted.explanandum(), masks=8, batch_size=size), Scenes(2))
+    with pytest.raises(ValueError, match=r"methods\.rise\.masks was 8, is 9\. .*another folder"):
+        predict(tmp_path, RISE(planted.explanandum(), masks=9, batch_size=2))
+
+
+def test_one_run_writes_a_folder_and_lets_go_of_it(tmp_path):
+    module, saves = Truth(planted.explanandum()), [SaveMaps(str(tmp_path)) for _ in range(2)]
+    with pytest.raises(ValueError, match="is being written by another run"):
+        trainer(tmp_path, *saves).predict(module, Scenes(2))
+    for save in saves:  # after the failure, and after a run
+        trainer(tmp_path, save).predict(module, Scenes(2))
 
 
 def test_only_maps_of_explainers_are_written(tmp_path):

@@ -53,6 +53,7 @@ def test_end_to_end(tmp_path, capsys):
     assert list(rows[0]) == [
         *("index", "name", "target", "method", "SoftAccuracy", "SoftIoU", "MAE", "MaskSaliency"),
         *("masked_tp", "masked_fp", "masked_fn", "clean_tp", "clean_fp", "clean_fn", "seconds"),
+        "error",
     ]
     assert [r["method"] for r in rows] == [m for m in METHODS for _ in range(5)]
     assert [r["index"] for r in rows[:5]] == ["10", "11", "12", "13", "14"]
@@ -127,7 +128,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, capsys):
 def test_a_file_of_another_run_is_refused(tmp_path):
     run(tmp_path)
     before = (tmp_path / "scores.csv").read_text()
-    with pytest.raises(ValueError, match=r"target was label, is predicted.*Delete that folder"):
+    with pytest.raises(ValueError, match=r"target was label, is predicted\. Choose another folder"):
         run(tmp_path, target="predicted")
     with pytest.raises(ValueError, match=r"methods\.constant_0 was there, is not there; methods"):
         run(tmp_path, sanity=False)
@@ -158,14 +159,14 @@ def test_a_run_goes_on_with_another_batch_size_but_not_with_other_masks(tmp_path
     settings = {"sanity": False, "metrics": [MAE()]}
     whole = run(tmp_path, methods=rise(masks=8, batch_size=2), **settings)
     assert run(tmp_path, methods=rise(masks=8, batch_size=4), **settings) == whole
-    with pytest.raises(ValueError, match=r"run: methods\.rise\.masks was 8, is 9\. Delete"):
+    with pytest.raises(ValueError, match=r"run: methods\.rise\.masks was 8, is 9\. Choose"):
         run(tmp_path, methods=rise(masks=9, batch_size=2), **settings)
     path = tmp_path / "settings.json"
     old = json.loads(path.read_text())
     assert "batch_size" not in old["methods"]["rise"]
     del old["methods"]["rise"]["fill"]
     path.write_text(json.dumps(old))
-    with pytest.raises(ValueError, match=r"run: methods\.rise\.fill was not there, is mean\. D"):
+    with pytest.raises(ValueError, match=r"run: methods\.rise\.fill was not there, is mean\. C"):
         run(tmp_path, methods=rise(masks=8), **settings)
 
 

@@ -70,7 +70,9 @@ def test_a_split_rounds_its_ends_and_may_be_empty():
     assert random_split(["a"], [0, 0, 1], 0) == {"train": [], "val": [], "test": ["a"]}
 
 
-@pytest.mark.parametrize("fractions", [[0.5, 0.5], [0.5, 0.6, -0.1], [0.5, 0.2, 0.2]])
+@pytest.mark.parametrize(
+    "fractions", [[0.5, 0.5], [0.5, 0.6, -0.1], [0.5, 0.2, 0.2], [1, "0", 0], [float("nan"), 1, 0]]
+)
 def test_fractions_are_three_parts_of_a_whole(fractions):
     with pytest.raises(ValueError, match="fractions must be three numbers"):
         random_split(["a"], fractions, 0)
@@ -126,13 +128,41 @@ def test_indices_and_names_of_classes(tmp_path, changes, indices, names):
         ({"class_names": ["cat"]}, r"unknown class 'dog', expected one of \['cat'\]"),
         ({"class_indices": {"dog": 0}}, r"unknown class 'cat', expected one of \['dog'\]"),
         ({"num_classes": 1}, "class 'dog' has index 1, not in 0 to 0; set num_classes"),
-        ({"class_indices": {"cat": -1, "dog": 0}}, "class 'cat' has index -1"),
+        ({"class_indices": {"cat": 5, "dog": 0}, "num_classes": 3}, "class 'cat' has index 5"),
     ],
 )
 def test_classes_that_do_not_fit_are_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message) as told:
         Listed(tmp_path, {}, ["cat", "dog"], **changes).source("train")
     assert str(told.value).startswith(f"{tmp_path}: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": "cat"}, "class_names must be a list of names, got 'cat'"),
+        ({"class_names": [0, 1]}, r"class_names must be a list of names, got \[0, 1\]"),
+        ({"class_indices": {0: 1}}, r"class_indices must be a list of names, got \[0\]"),
+        ({"class_indices": {"cat": -1}}, r"class_indices\['cat'\] must be at least 0, got -1"),
+        (
+            {"class_indices": {"cat": "1"}},
+            r"class_indices\['cat'\] must be a whole number, got '1'",
+        ),
+        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
+        ({"split_seed": -1}, "split_seed must be at least 0, got -1"),
+    ],
+)
+def test_arguments_are_checked(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        Listed(tmp_path, {}, **changes)
+
+
+@pytest.mark.parametrize("root", ["", "gone", "file.txt"])
+def test_a_root_that_is_no_folder_is_named(tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(FileNotFoundError, match=rf"^{root}: no such folder; set data\.init_args"):
+        Listed(root, {})
 
 
 def test_a_class_named_twice_and_a_single_class_are_refused(tmp_path):
@@ -177,7 +207,9 @@ def test_all_images_are_tested_on_demand(tmp_path):
         late.source("test")
     late.test_on = "all"  # as the command line sets it
     assert names(late) == ["a.png"]
-    with pytest.raises(ValueError, match="test_on must be 'test', 'all' or None, got 'val'"):
+    with pytest.raises(
+        ValueError, match=r"test_on must be one of \[None, 'test', 'all'\], got 'val'"
+    ):
         Listed(tmp_path, {}, test_on="val")
 
 

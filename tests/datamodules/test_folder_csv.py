@@ -111,7 +111,7 @@ def test_missing_files_are_named(tmp_path):
         CSVFolder(root=str(tmp_path)).setup("fit")
     root = write(tmp_path, "filename,a\ngone.png,1\n")
     with pytest.raises(
-        FileNotFoundError, match=r"labels\.csv:2: no such file .*gone\.png; correct"
+        FileNotFoundError, match=r"labels\.csv:2: no such file .*gone\.png; correct the list"
     ):
         CSVFolder(root=root).setup("predict")
 

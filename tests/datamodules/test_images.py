@@ -23,6 +23,14 @@ def test_squash_and_crop_by_hand():
     assert images.Fit([3, 10], "crop", 0.9, "bicubic")(image).shape == (3, 3, 10)
 
 
+def test_an_image_too_narrow_to_crop_is_named_before_it_fills_the_memory():
+    fit = images.Fit([224, 224], "crop", 0.875, "bilinear")
+    assert fit(torch.zeros(3, 1, 1000)).shape == (3, 224, 224)
+    with pytest.raises(ValueError, match=r"an image of 1 x 9000 pixels is too narrow for resize:"):
+        fit(torch.zeros(3, 1, 9000))
+    assert images.Fit([4, 4], "squash", 1.0, "bilinear")(torch.zeros(3, 1, 9000)).shape == (3, 4, 4)
+
+
 def test_masks_stay_centred_under_their_image():
     mask = torch.zeros(9, 9, dtype=torch.uint8)
     mask[3:6, 3:6] = 1

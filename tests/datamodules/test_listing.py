@@ -10,15 +10,17 @@ from datamodules.listing import (
     find_images,
     ordered_classes,
     report_ignored,
+    shown,
     split_folders,
     split_of,
+    subfolders,
 )
 
 
 def touch(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(name)
+        (root / name).touch()
 
 
 @pytest.mark.parametrize(
@@ -39,12 +41,12 @@ def test_images_are_found_by_their_ending_and_not_if_hidden(tmp_path):
     hidden = [".x/3.png", "a/.4.png", "._b.png", "__MACOSX/b.png", "@eaDir/b.png", ".DS_Store"]
     touch(tmp_path, *shown, *hidden, "Thumbs.db", "a/desktop.ini")
     touch(tmp_path, "a/notes.txt", "png", "x.heic", "y.HEIC", "film.mpg", "table.h5")
-    images, others = find_images(tmp_path)
+    images, others, _ = find_images(tmp_path)
     assert images == shown
     expected = {".txt": 1, "without ending": 1, ".heic": 2, ".mpg": 1, ".h5": 1}
     assert others == Counter(expected)
     inside = tmp_path / ".x"  # a hidden folder above the root hides nothing
-    assert find_images(inside) == (["3.png"], Counter())
+    assert find_images(inside) == (["3.png"], Counter(), [])
     assert {".jpg", ".jpeg", ".gif", ".bmp", ".ppm", ".tga", ".mpo"} <= extensions()
 
 
@@ -79,11 +81,29 @@ def test_an_image_that_is_reached_twice_is_said(tmp_path):
         assert find_images(tmp_path)[0] == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
 
 
-@pytest.mark.parametrize("name", ["cats", "x.png"])
-def test_a_link_to_nothing_is_named(tmp_path, name):
-    (tmp_path / name).symlink_to(tmp_path / "gone")
-    with pytest.raises(ValueError, match=rf"{name}: a link to nothing; mend or remove it"):
+@pytest.mark.parametrize("target", ["gone", "cats"])
+def test_a_link_to_nothing_is_named(tmp_path, target):
+    (tmp_path / "cats").symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match=r"cats: a link to nothing; mend or remove it"):
         find_images(tmp_path)
+
+
+def test_links_called_like_images_that_lead_nowhere_are_listed(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone")
+    (tmp_path / "c.png").symlink_to(tmp_path / "c.png")  # a circle
+    assert find_images(tmp_path) == (["a.png", "b.png", "c.png"], Counter(), ["b.png", "c.png"])
+
+
+def test_folders_called_like_images_are_no_classes_and_files_keep_odd_names(tmp_path):
+    files = ["a\r.jpg", "b.jpg\r", "c\nd.jpg", "-e.jpg", '"f".jpg', "g,h.jpg", "\U0001f600.jpg"]
+    files += ["i" * 251 + ".jpg", "j\udcff.jpg", "k\\l.jpg"]
+    touch(tmp_path, *files)
+    (tmp_path / "x.jpg").mkdir()
+    (tmp_path / "cats").mkdir()
+    assert sorted(files) == find_images(tmp_path)[0]
+    assert subfolders(tmp_path) == ["cats"]
+    assert shown("a\r\U0001f600\udcff.jpg") == "a\\r\U0001f600\\udcff.jpg"
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):

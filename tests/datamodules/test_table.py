@@ -1,5 +1,7 @@
 """CSV files as people have them: delimiters, spaces, missing entries, and paths of images."""
 
+import csv
+
 import pytest
 
 from datamodules.table import Table
@@ -93,19 +95,31 @@ def test_what_is_no_index_or_flag_is_named_by_line(tmp_path, entry):
         read.flag(read.rows[0], "a")
 
 
+def test_names_are_found_as_they_are_or_as_people_write_them(tmp_path):
+    names = ["a\rb", 'say "hi"', "c,d\ne", "f ", "cafe\u0301", "g\\h", "\U0001f600"]
+    for name in names:
+        (tmp_path / f"{name}.png").touch()
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["file"], *([name] for name in [*names, "caf\u00e9"])])
+    read = Table(tmp_path / "x.csv", ("file", "name_column"))
+    found = [read.file(row, "file", "{}.png", tmp_path) for row in read.rows]
+    assert found == [(f"{name}.png", "") for name in [*names, "cafe\u0301"]]
+
+
 def test_paths_are_relative_to_the_root_however_they_are_written(tmp_path):
     (tmp_path / "root/sub").mkdir(parents=True)
     (tmp_path / "root/sub/a.png").touch()
     (tmp_path / "out.png").touch()
     root = tmp_path / "root"
-    read = table(tmp_path, "file\nx\n")
+
+    def find(entry):
+        read = table(tmp_path, f"file\n{entry}\n")
+        return read.file(read.rows[0], "file", "{}", root)
+
     for entry in ("sub/a.png", "./sub//a.png", "sub\\a.png", ".\\sub\\a.png", f"{root}/sub/a.png"):
-        assert read.file(read.rows[0], entry, root) == "sub/a.png"
+        assert find(entry) == ("sub/a.png", "")
     for entry in ("../out.png", str(tmp_path / "out.png"), "..\\out.png"):
         with pytest.raises(ValueError, match=r"x\.csv:2: .*out\.png lies outside .*root; set root"):
-            read.file(read.rows[0], entry, root)
-    for entry in ("b.png", "sub", "C:\\sub\\a.png"):
-        with pytest.raises(
-            FileNotFoundError, match=r"x\.csv:2: no such file .*; correct the entry"
-        ):
-            read.file(read.rows[0], entry, root)
+            find(entry)
+    for entry in ("b.png", "sub", "C:\\sub\\a.png", "b" * 300):
+        assert find(entry) == (entry, f"{tmp_path}/x.csv:2: no such file {root}/{entry}")

@@ -241,6 +241,18 @@ def test_broken_annotations_and_masks_are_named(root):
         val[0]
 
 
+def test_broken_annotations_and_masks_cost_only_their_image(root):
+    (root / "Annotations/b.xml").write_text("<annotation>")
+    data = make(root)
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 .*: JPEGImages/b\.jpg \(.*b\.xml: not readable as"
+    ):
+        assert [batch["index"].tolist() for batch in data.test_dataloader()] == [[1]]
+    save_palette(root / "SegmentationClass/a.png", np.full((2, 4), 21, np.uint8))
+    with pytest.raises(ValueError, match=r"^JPEGImages/a\.jpg: .*expected indices 0 to 20 or 255"):
+        list(make(root).val_dataloader())
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="needs ../shared/data/voc-sample")
 def test_real_photographs():

@@ -1,24 +1,22 @@
 """What a run is called, and what two runs must have in common."""
 
-import importlib
-from pathlib import Path
+import functools
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 
 from explainers import Explainer, Explanandum
 from explainers.callbacks.score import Score
-from explainers.checkpoint import fingerprint
 from explainers.evaluation.provenance import (
     arguments,
     data_name,
     describe,
     describe_run,
     explanandum_name,
-    method_name,
 )
+from explainers.explanandum.weights import fingerprint
 from explainers.methods.constant import Constant
 from explainers.methods.extremal import ExtremalPerturbation
 from explainers.methods.rise import RISE
@@ -42,8 +40,28 @@ class Nested(Explainer):
 
 def test_a_method_is_its_class_and_its_plain_arguments():
     network = {"widths": [8, 8], "block": {"kernel": 3}}
-    method = Nested(planted.explanandum(), network=network, batch_size=2, change=torch.sin)
-    assert describe(method) == {"class": "Nested", "network": network, "depth": None, "seed": 0}
+    method = Nested(planted.explanandum(), network=network, batch_size=2, change=math.sin)
+    assert describe(method) == {
+        "class": "tests.evaluation.test_provenance.Nested",
+        "network": network,
+        "depth": None,
+        "change": "math.sin",
+        "seed": 0,
+    }
+
+
+def test_functions_and_modules_among_the_arguments_are_settings():
+    def inpainter(seed):
+        torch.manual_seed(seed)
+        with pytest.warns(UserWarning, match="instance of `nn.Module`"):
+            return Nested(planted.explanandum(), change=torch.nn.Linear(2, 2))
+
+    assert describe(inpainter(0)) == describe(inpainter(0))
+    assert describe(inpainter(0)) != describe(inpainter(1))
+    small, large = (
+        Nested(planted.explanandum(), change=functools.partial(torch.clamp, max=m)) for m in (1, 2)
+    )
+    assert describe(small) != describe(large)
 
 
 def test_what_changes_only_the_cost_is_no_setting():
@@ -56,7 +74,7 @@ def test_what_changes_only_the_cost_is_no_setting():
 
 def test_settings_hold_tuples_as_well():
     explainer = ExtremalPerturbation(planted.explanandum(), areas=(0.2, 0.1))
-    assert describe(explainer)["areas"] == (0.2, 0.1)
+    assert describe(explainer)["areas"] == [0.2, 0.1]
 
 
 def test_arguments_of_metrics_are_their_own_attributes():
@@ -64,7 +82,7 @@ def test_arguments_of_metrics_are_their_own_attributes():
     assert arguments(MaskSaliency("model")) == {"activation": "model"}
     metric = RISECurves(steps=5, draws=None, insertion_fill="mean", channels_last=False)
     fills = {"deletion_fill": "mean", "insertion_fill": "mean"}
-    assert arguments(metric) == {"steps": 5, **fills}
+    assert arguments(metric) == {"steps": 5, "draws": None, "pixels": None, **fills}
     nested = arguments(CurveAUC(area={"scale": 100.0}))["area_options"]
     assert nested["scale"] == 100
 
@@ -74,9 +92,9 @@ def test_a_run_is_its_methods_metrics_and_classifier():
     methods = {"truth": Truth(explanandum, seed=3), "half": Constant(explanandum)}
     metrics = [Seconds(), CurveAUC("A", steps=2), CurveAUC("B", steps=3), MAE(), MAE()]
     run = describe_run(methods, metrics)
-    assert list(run) == ["methods", "columns", "metrics", "explanandum"]
+    assert list(run) == ["methods", "columns", "metrics", "explanandum", "versions"]
     own = {name: value for name, value in run["methods"]["truth"].items() if name != "weights"}
-    assert own == {"class": "Truth", "seed": 3}
+    assert own == {"class": "tests.support.Truth", "seed": 3}
     assert run["methods"]["half"]["value"] == 0.5
     assert run["columns"] == ["A", "B", "MAE", "seconds"]
     assert list(run["metrics"]) == ["Seconds", "CurveAUC A", "CurveAUC B", "MAE MAE"]
@@ -85,6 +103,12 @@ def test_a_run_is_its_methods_metrics_and_classifier():
         "name": "tests.planted:PlantedCNN",
         "weights": fingerprint(explanandum),
         "classes": None,
+        "class_names": explanandum.class_names,
+        "multi_label": False,
+        "mean": explanandum.config["mean"],
+        "std": explanandum.config["std"],
+        "model_args": {},
+        "feature_layers": [f"stages.{i}" for i in range(4)],
     }
 
 
@@ -100,28 +124,6 @@ def test_weights_of_method_and_classifier_are_told_apart():
     learned = describe_run({"truth": trained}, [])
     assert learned["explanandum"] == before["explanandum"]
     assert learned["methods"]["truth"]["weights"] != before["methods"]["truth"]["weights"]
-
-
-@pytest.mark.parametrize("path", sorted(Path("configs/methods").glob("*.yaml")), ids=str)
-def test_a_methods_row_is_called_as_its_config(path):
-    module, _, name = yaml.safe_load(path.read_text())["model"]["class_path"].rpartition(".")
-    expected = path.stem.removeprefix("smooth_")  # the one class with two configs
-    assert method_name(getattr(importlib.import_module(module), name)) == expected
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "expected"),
-    [
-        ("methods.nem_u", "NEMU", "nem_u"),
-        ("methods.rise", "RISEWithoutBias", "rise"),
-        ("methods.cam", "GradCAMPlusPlus", "grad_cam_plus_plus"),
-        ("methods.cam", "LayerCAM", "layer_cam"),
-        ("methods.own", "HTTPMap", "http_map"),
-        ("own", "Mine", "mine"),
-    ],
-)
-def test_names_of_methods_by_hand(module, name, expected):
-    assert method_name(type(name, (), {"__module__": module})) == expected
 
 
 def test_a_classifier_is_called_by_its_architecture_or_its_class():

@@ -1,75 +1,173 @@
+import csv
 import math
 
 import pytest
 
-from explainers.evaluation.scorefile import ScoreFile, complete, differences, read
+from explainers.evaluation.scorefile import ScoreFile, by_image, complete, printable, read
 
 SETTINGS = {"columns": ["x", "seconds"], "methods": {"b": {}, "a": {}}, "target": "label"}
+NAMES = ["a, b.jpg", 'a "b".jpg', "a\nb.jpg", "a\rb.jpg", 'a\r\n"b".jpg', "x" * 250, "", "NaN"]
 
 
-def records(index, *targets, value=1.0):
-    row = {"index": index, "name": f'{index}, \u2028 "quoted" \udcff.jpg', "x": value}
-    return [{**row, "target": t, "method": m} for t in targets or ("0",) for m in ("b", "a")]
+def records(index, *targets, value=1.0, name=None, error=None):
+    name = f'{index}, \u2028 "quoted".jpg' if name is None else name
+    row = {"index": index, "name": name, "x": value, "error": error}
+    return [{**row, "target": t, "method": m} for m in ("b", "a") for t in targets or ("0",)]
+
+
+def done(file):
+    file.close()
+    return set(file.done.values())
 
 
 def test_processes_write_shards_that_merge_sorted_and_distinct(tmp_path):
     first, second = (ScoreFile(tmp_path, SETTINGS, rank, 2) for rank in range(2))
     first.append(records(2) + records(0, value=math.nan))
     second.append(records(1, "1", "1|2") + records(0, value=math.nan))
-    assert first.done == {0, 2}
-    assert ScoreFile(tmp_path, SETTINGS, 0, 2).done == {0, 1, 2}
+    assert set(first.done.values()) == {0, 2}
+    foreign = ["scores-old.csv", "scores-0.csv", "scores.rank-0-old.csv", "scores.rank-a.csv"]
+    for name in foreign:
+        (tmp_path / name).write_text("of the user")
+    first.close()
+    first = ScoreFile(tmp_path, SETTINGS, 0, 2)
+    assert set(first.done.values()) == {0, 1, 2}
     rows = first.merge()
     assert [(r["method"], r["index"], r["target"]) for r in rows[:4]] == [
         ("b", "0", "0"), ("b", "1", "1"), ("b", "1", "1|2"), ("b", "2", "0"),
     ]  # fmt: skip
     assert [r["method"] for r in rows] == ["b"] * 4 + ["a"] * 4
     assert (rows[0]["x"], rows[1]["x"], rows[1]["seconds"]) == ("", "1.0", "")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.csv", "settings.json"]
+    left = {path.name for path in tmp_path.iterdir()} - set(foreign)
+    assert left == {"scores.csv", "settings.json", ".lock"}
+    assert all((tmp_path / name).read_text() == "of the user" for name in foreign)
     assert read(tmp_path / "scores.csv") == rows
     assert rows[1]["name"] == records(1)[0]["name"]
+    first.close()
 
 
 def test_a_line_or_header_cut_off_is_dropped(tmp_path):
-    ScoreFile(tmp_path, SETTINGS).append(records(0) + records(1))
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0) + records(1))
+    file.close()
     text = (tmp_path / "scores.csv").read_bytes()
     (tmp_path / "scores.csv").write_bytes(text[:-2])
     file = ScoreFile(tmp_path, SETTINGS)
-    assert file.done == {0}
+    assert set(file.done.values()) == {0}
     file.append(records(1))
     assert len(file.merge()) == 4
+    file.close()
     (tmp_path / "scores.csv").write_bytes(text[:9])
     file = ScoreFile(tmp_path, SETTINGS)
-    assert file.done == set()
+    assert file.done == {}
     file.append(records(0))
+    file.close()
     assert len(read(tmp_path / "scores.csv")) == 2
 
 
+def test_a_file_may_be_cut_off_anywhere(tmp_path):
+    """Within a name of several lines, too: whatever is left is read as whole rows."""
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0, name='a\n"b",\n.jpg') + records(1, name="c\n\n.jpg"))
+    whole = read(tmp_path / "scores.csv")
+    content = (tmp_path / "scores.csv").read_bytes()
+    file.close()
+    for end in range(len(content)):
+        (tmp_path / "scores.csv").write_bytes(content[:end])
+        file = ScoreFile(tmp_path, SETTINGS)
+        rows = read(file.path) if file.path.exists() else []
+        assert rows == whole[: len(rows)]
+        file.append([r for r in records(1, name="c\n\n.jpg") if len(rows) < 4])
+        assert done(file) >= ({1} if len(rows) < 4 else {0, 1})
+
+
 def test_settings_may_change_as_long_as_there_are_no_scores(tmp_path):
-    ScoreFile(tmp_path, SETTINGS)
+    ScoreFile(tmp_path, SETTINGS).close()
     file = ScoreFile(tmp_path, SETTINGS | {"target": "predicted"})
     file.append(records(0))
+    file.close()
     with pytest.raises(ValueError, match="target was predicted, is label"):
         ScoreFile(tmp_path, SETTINGS)
 
 
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_any_name_is_read_back_as_it_was(tmp_path, name):
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0, name=name) + records(1, name=f"{name}.png"))
+    assert {row["name"] for row in file.merge()} == {name, f"{name}.png"}
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as text:
+        assert {row["name"] for row in csv.DictReader(text)} == {name, f"{name}.png"}
+    file.close()
+    assert done(ScoreFile(tmp_path, SETTINGS)) == {0, 1}
+
+
+def test_bytes_that_are_no_text_stay_told_apart(tmp_path):
+    names = ["a\udcff.jpg", "a\udcfe.jpg", "\ud800.jpg"]
+    assert [printable(name) for name in names] == [r"a\udcff.jpg", r"a\udcfe.jpg", r"\ud800.jpg"]
+    file = ScoreFile(tmp_path, SETTINGS)
+    for index, name in enumerate(names):
+        file.append(records(index, name=name))
+    assert (tmp_path / "scores.csv").read_text(encoding="utf-8")
+    assert file.done == {printable(name): index for index, name in enumerate(names)}
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"0,x.jpg,0,b\n", "4 fields of 7"),
+        (b"one,x.jpg,0,b,1,1,\n", "no index"),
+        (b"0,x.jpg,0,c,1,1,\n", "not of this run"),
+        (b"0,\xff.jpg,0,b,1,1,\n", "no UTF-8"),
+        (b"\0\0\0\0\n", "fields"),
+        (b'0,"x"y.jpg,0,b,1,1,\n', "expected after"),
+    ],
+)
+def test_a_damaged_line_is_named_and_nothing_is_lost(tmp_path, line, told):
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0))
+    file.close()
+    content = file.path.read_bytes()
+    file.path.write_bytes(content + line)
+    with pytest.raises(ValueError, match=rf"scores\.csv, line 4 is damaged .*{told}.*delete"):
+        ScoreFile(tmp_path, SETTINGS)
+    assert file.path.read_bytes() == content + line
+    file.path.write_bytes(content)
+    assert done(ScoreFile(tmp_path, SETTINGS)) == {0}
+
+
 def test_an_image_is_complete_with_every_target_of_every_method():
     rows = [
-        {key: str(value) for key, value in r.items()}
-        for r in records(0, "1", "2") + records(1, "1", "2")
+        {key: str(value) for key, value in r.items() if value is not None}
+        for r in records(0, "1", "2", name="x") + records(1, "1", "2", name="y")
     ]
-    assert complete(rows, ["a", "b"]) == {0, 1}
-    assert complete(rows[:-1], ["a", "b"]) == {0}
-    assert complete(rows, ["a", "b", "c"]) == set()
+    assert complete(rows, ["b", "a"]) == {"x": 0, "y": 1}
+    assert complete(rows[:-1], ["b", "a"]) == {"x": 0}
+    assert complete(rows, ["b", "a", "c"]) == {}
 
 
-def test_differences_are_told_by_their_place():
-    old = {"a": {"x": 1, "network": {"widths": [8]}}, "metrics": {"m": {}}}
-    new = {"a": {"x": 2, "network": {"widths": [4]}}, "metrics": {"m": {}}}
-    assert differences(old, old) == []
-    assert differences(old, new) == ["a.x was 1, is 2", "a.network.widths was [8], is [4]"]
-    assert differences({"a": {"b": 1}}, {"a": {"c": 1}}) == [
-        "a.b was 1, is not there",
-        "a.c was not there, is 1",
+def test_failed_images_are_tried_again_and_their_last_rows_count(tmp_path):
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0) + records(1, value=None, error="OSError: x (a.py:1)"))
+    file.merge()
+    with (tmp_path / "errors.csv").open(newline="") as text:
+        told = list(csv.DictReader(text))
+    name = records(1)[0]["name"]
+    assert told == [
+        {"image": name, "method": method, "error": "OSError: x (a.py:1)"} for method in "ba"
     ]
-    assert differences({"a": {"b": {}}}, {"a": {}}) == ["a.b was there, is not there"]
-    assert differences({"a": {"b": 1}}, {"a": 2}) == ["a was {'b': 1}, is 2"]
+    file.close()
+    file = ScoreFile(tmp_path, SETTINGS)
+    assert set(file.done.values()) == {0}
+    file.append(records(1, value=5.0))
+    rows = file.merge()
+    assert [(r["target"], r["x"]) for r in rows if r["index"] == "1"] == [("0", "5.0")] * 2
+    assert not (tmp_path / "errors.csv").exists()
+    assert done(file) == {0, 1}
+
+
+def test_rows_of_an_image_that_was_interrupted_are_replaced():
+    row = {"index": "0", "name": "x", "error": ""}
+    first, again = (
+        [{**row, "target": "2", "method": method, "x": x} for method in ("b", "a")] for x in "12"
+    )
+    assert by_image(first[:1] + again) == by_image(first + again) == {"x": again}

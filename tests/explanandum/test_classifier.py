@@ -109,7 +109,7 @@ def test_other_checkpoints_are_refused(tmp_path):
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of"):
         Explanandum(str(tmp_path / "other.ckpt"))
-    with pytest.raises(ValueError, match="not a checkpoint of a classifier by name"):
+    with pytest.raises(ValueError, match="not a checkpoint of our Classifier"):
         Classifier.load_from_checkpoint(tmp_path / "other.ckpt")
 
 
