@@ -1,10 +1,8 @@
 """The command line of `train.py` and `evaluate.py`: LightningCLI with one-line errors."""
 
-import logging
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,10 +11,12 @@ import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
 from explainers import configfiles
 from explainers.base import Explainer
 from explainers.callbacks.accuracy import CheckClassifier
+from explainers.callbacks.checkpointio import WholeCheckpointIO
 from explainers.callbacks.folder import FitFolder
 from explainers.callbacks.interrupt import SaveOnInterrupt
 from explainers.callbacks.progress import CloseBars
@@ -33,7 +33,7 @@ from explainers.checkpoint import (
 from explainers.explanandum.classes import check_classes
 from explainers.explanandum.classifier import Classifier
 from explainers.learned import is_trained
-from explainers.messages import helptexts, one_line
+from explainers.messages import helptexts, noise, one_line
 from explainers.trust import granting
 
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
@@ -57,14 +57,13 @@ class CLI(LightningCLI):
     checkpoint: dict[str, Any] | None = None  # read once, for its configuration and its weights
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
-        words = list(sys.argv[1:] if args is None else args)
+        program, *given = sys.argv
+        words = given if args is None else list(args)
         self.trains = bool(words) and words[0] == "fit"
         paths, flags = configfiles.split(words[1:])
         packages, flags = configfiles.taken(flags, "trust")
         self.files = configfiles.load(paths)
-        given = self.files.get("trust") or []
-        packages += [given] if isinstance(given, str) else list(given)
-        with granting(packages):
+        with granting(packages), granting(self.files.get("trust")):
             super().__init__(
                 LightningModule,
                 LightningDataModule,
@@ -79,9 +78,7 @@ class CLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 load_from_checkpoint_support=False,  # our modules write their own plain arguments
-                parser_kwargs=helptexts.parser_options(
-                    Path(sys.argv[0]).name, tuple(self.commands)
-                ),
+                parser_kwargs=helptexts.parser_options(Path(program).name, tuple(self.commands)),
                 args=[*words[:1], *flags],
             )
 
@@ -136,6 +133,7 @@ class CLI(LightningCLI):
         config = self.config[command]
         config.trainer.default_root_dir = merged["trainer"]["default_root_dir"]
         config.weights_only = True  # Lightning unpickles nothing
+        rank_zero_info(f"run folder: {config.trainer.default_root_dir}")
         if command == "predict":
             config.return_predictions = False  # maps would be kept in memory
 
@@ -151,12 +149,7 @@ class CLI(LightningCLI):
             held = {str(entry.class_path).rpartition(".")[2] for entry in listed}
             if self.subcommand != command or callback.__name__ in held:
                 del config[name]
-        rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-        rank_zero.addFilter(lambda record: "Tip:" not in record.getMessage())
-        for message in (".*LeafSpec.*", ".*does not have many workers.*", "Found .* in eval mode"):
-            warnings.filterwarnings("ignore", message)
-        # What else is in the folder is no fit to be overwritten: `FitFolder` sees to that.
-        warnings.filterwarnings("ignore", "Checkpoint directory")
+        noise.mute()
 
     def instantiate_classes(self) -> None:
         """Build everything; refuse to fit what has nothing to learn, or to test what has not."""
@@ -208,10 +201,11 @@ class CLI(LightningCLI):
         built = [self.groups[n][0](**given) for n, given in groups.items() if given is not None]
         self.folder = FitFolder(self._get(self.config_init, "ckpt_path"))
         # First, to see every image before it is explained.
-        first: list[Callback] = (
-            [self.folder, SaveOnInterrupt()] if self.trains else [CheckClassifier()]
-        )
-        used = {**used, "callbacks": [*first, *(used["callbacks"] or [])]}
+        first: list[Callback] = [self.folder] if self.trains else [CheckClassifier()]
+        last = [SaveOnInterrupt()] if self.trains else []  # when all others have seen the batch
+        used = {**used, "callbacks": [*first, *(used["callbacks"] or []), *last]}
+        if not used["plugins"]:
+            used["plugins"] = [WholeCheckpointIO()]
         return self._instantiate_trainer({**used, **kwargs}, built)
 
     def _parse_ckpt_path(self) -> None:

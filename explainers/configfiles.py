@@ -106,8 +106,14 @@ def settle(config: dict[str, Any], flags: Sequence[str], command: str) -> dict[s
         flags: The other words of the command, which change the result later. The run folder and the
             rows that are the method under test must know them already.
         command: The subcommand.
+
+    Raises:
+        ValueError: If a group holds no keys.
     """
     final = merge(config, given(flags, GROUPS))
+    for group in ("score", "save", "trainer"):
+        if not isinstance(config.get(group, {}), dict):
+            raise ValueError(f"{group} must hold keys and values, got {config[group]!r}")
     listed = _entries(_dict(config, "trainer").get("callbacks"))
     held = [_dict(entry, "init_args") for entry in listed if _kind(entry) == "Score"]
     for score in [_dict(config, "score"), *held]:

@@ -122,7 +122,7 @@ def test_a_test_goes_below_the_fit_and_leaves_it_as_it_was(files, fitted):
         (["--data.init_args.seed", "1"], "data.arguments.seed was 0, is 1"),
         (["--data.init_args.resize", "crop"], "data.arguments.resize was squash, is crop"),
         (["--data.init_args.limit", "2"], "data.arguments.limit was None, is 2"),
-        (["--trainer.limit_test_batches", "1", "--data.init_args.batch_size", "2"], "data.images"),
+        (["--trainer.limit_test_batches", "2", "--data.init_args.batch_size", "1"], "data.images"),
         (["--score.target", "predicted"], "target was label, is predicted"),
         (["--model.init_args.explanandum.init_args.mean", "[0.4, 0.4, 0.4]"], "explanandum.mean"),
         (["--model.init_args.explanandum.init_args.std", "[0.4, 0.4, 0.4]"], "explanandum.std"),

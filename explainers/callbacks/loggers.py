@@ -45,3 +45,4 @@ class OfflineFirstWandbLogger(WandbLogger):
             offline=not has_account() if offline is None else offline,
             **kwargs,
         )
+        self._wandb_init.pop("anonymous", None)  # wandb warns of it, whatever its value

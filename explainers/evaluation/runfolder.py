@@ -74,6 +74,8 @@ class RunFolder:
         advice = "Choose another folder (--out FOLDER), or delete this one"
         try:
             stored = json.loads(self._file.read_text(encoding="utf-8"))
+            if not isinstance(stored, dict):
+                raise ValueError("it holds no keys")
         except FileNotFoundError:
             raise ValueError(
                 f"{self.path} holds results but no {self._file.name}: of which run is not known. "

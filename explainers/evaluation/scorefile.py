@@ -100,7 +100,9 @@ class ScoreFile:
         rows = []
         for path in shards(self.folder):
             for line, row in _numbered(path):
-                if list(row) != self.columns or row["method"] not in self.methods:
+                if list(row) != self.columns:
+                    raise ValueError(f"{path}, line 1 is not the header of this run: move it away")
+                if row["method"] not in self.methods:
                     raise _damaged(path, line, "it is not of this run")
                 rows.append(row)
         return rows
@@ -152,6 +154,8 @@ def _numbered(path: Path) -> list[tuple[int, Record]]:
     rows = []
     try:
         columns = next(reader, [])
+        if text and tuple(columns[: len(KEYS)]) != KEYS:
+            raise ValueError(f"{path}, line 1 is damaged: it must name {', '.join(KEYS)}, ...")
         for fields in reader:
             row = dict(zip(columns, fields, strict=False))
             if len(fields) != len(columns) or not row.get("index", "").isdecimal():

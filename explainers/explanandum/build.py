@@ -1,5 +1,6 @@
 """Plain classifiers by name, their weights, and the input settings that their libraries state."""
 
+import difflib
 import functools
 import importlib
 from pathlib import Path
@@ -46,13 +47,16 @@ def build(
     elif model.startswith("torchvision/"):
         network = _build_torchvision(model.removeprefix("torchvision/"), pretrained, kwargs)
     elif timm.is_model(model):
-        network = timm.create_model(model, pretrained=pretrained, **kwargs)
+        try:
+            network = timm.create_model(model, pretrained=pretrained, **kwargs)
+        except TypeError as error:
+            raise ValueError(f"{model} does not take {kwargs}: {error}") from error
     elif Path(model).suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise ValueError(
             f"{model!r} is a file of weights: give it as weights, and the architecture as model"
         )
     else:
-        near = timm.list_models(f"*{model.split('.')[0].split('_')[0]}*")[:5]
+        near = difflib.get_close_matches(model, timm.list_models(), 5)
         raise ValueError(
             f"unknown model {model!r}: expected a timm name, 'torchvision/<name>', "
             f"'package.module:callable' or a Classifier checkpoint (.ckpt); near: {near}"
@@ -82,9 +86,8 @@ def _build_torchvision(name: str, pretrained: bool, kwargs: dict[str, Any]) -> n
     from torchvision import models
 
     if name not in models.list_models(module=models):
-        raise ValueError(
-            f"unknown torchvision classifier {name!r}; see torchvision.models.list_models()"
-        )
+        near = difflib.get_close_matches(name, models.list_models(module=models), 5)
+        raise ValueError(f"unknown torchvision classifier {name!r}; near: {near}")
     network: nn.Module = models.get_model(name, weights=None, **kwargs)
     if pretrained:
         state = models.get_model_weights(name).DEFAULT.get_state_dict(progress=True)

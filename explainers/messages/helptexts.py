@@ -28,7 +28,7 @@ EXAMPLES = {
         "--data.init_args.root FOLDER --ckpt_path runs/quickstart/last.ckpt",
     ),
     "validate": (
-        "validate -c configs/quickstart.yaml",
+        "validate -c configs/quickstart.yaml --ckpt_path runs/quickstart/last.ckpt",
         f"validate -c configs/methods/grad_cam.yaml {SHAPES}",
     ),
 }

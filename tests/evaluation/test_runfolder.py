@@ -52,7 +52,7 @@ def test_results_of_other_settings_are_refused_and_kept(tmp_path):
 def test_settings_that_are_missing_or_damaged_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"holds results but no fit\.json"):
         RunFolder(tmp_path, {}, holds_results=True, name="fit.json")
-    for content in (b'{"a": ', b"\xff\xfe", b""):
+    for content in (b'{"a": ', b"\xff\xfe", b"", b"[]", b"null"):
         (tmp_path / "settings.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"settings\.json is damaged"):
             RunFolder(tmp_path, {}, holds_results=True)

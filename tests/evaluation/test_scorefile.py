@@ -135,6 +135,17 @@ def test_a_damaged_line_is_named_and_nothing_is_lost(tmp_path, line, told):
     assert done(ScoreFile(tmp_path, SETTINGS)) == {0}
 
 
+@pytest.mark.parametrize("header", ["x,y,z", "index,name,target,method,y,seconds,error"])
+def test_a_file_with_another_header_is_named(tmp_path, header):
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0))
+    file.close()
+    lines = file.path.read_text().splitlines()
+    file.path.write_text("\n".join([header, *lines[1:]]) + "\n")
+    with pytest.raises(ValueError, match=r"scores\.csv, line 1 is"):
+        ScoreFile(tmp_path, SETTINGS)
+
+
 def test_an_image_is_complete_with_every_target_of_every_method():
     rows = [
         {key: str(value) for key, value in r.items() if value is not None}
