@@ -1,7 +1,7 @@
 """Explainers from checkpoint files, and whether they explain the same classifier."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,25 @@ def check_resumable(path: str, kind: type[LightningModule]) -> None:
             f"{path} holds weights without the state of their training: no fit can go on from it; "
             "give the file that was written to resume from, such as last.ckpt"
         )
+    # ModelCheckpoint deletes a file of its state that is not among the best any more, if its path
+    # begins with its own folder.
+    for text in _texts(checkpoint.get("callbacks", {})):
+        if "://" in text or ".." in Path(text).parts:
+            raise ValueError(
+                f"{path} lists {text!r} among its files, which leads out of its folder"
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested dicts and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (*_texts(key), *_texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def is_loaded(module: LightningModule) -> bool:

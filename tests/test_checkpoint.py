@@ -200,6 +200,20 @@ def test_a_fit_resumes_from_a_checkpoint_of_its_own_kind_alone(tmp_path):
         check_resumable(str(tmp_path / "none.ckpt"), RTIS)
 
 
+@pytest.mark.parametrize("file", ["{}/../../victim", "memory://victim"])
+def test_a_checkpoint_cannot_have_files_deleted_elsewhere(tmp_path, file):
+    fit = fit_trainer(tmp_path, enable_checkpointing=True)
+    fit.strategy.connect(CentredGaussian(planted.explanandum()))
+    fit.save_checkpoint(tmp_path / "x.ckpt")
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    check_resumable(str(tmp_path / "x.ckpt"), CentredGaussian)
+    (state,) = content["callbacks"].values()
+    state["best_k_models"] = {file.format(tmp_path): torch.zeros(())}
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="among its files, which leads out of its folder"):
+        check_resumable(str(tmp_path / "x.ckpt"), CentredGaussian)
+
+
 def test_a_fingerprint_changes_with_the_weights_it_is_of():
     first, second = planted.explanandum(), planted.explanandum()
     assert fingerprint(first) == fingerprint(second)
