@@ -1,7 +1,7 @@
 """Maps from gradients at the layers of a classifier, and the default layers."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +47,26 @@ def activation_maps(
     return F.interpolate(torch.stack(found, dim=1), size=size, mode="bilinear")
 
 
+class Evidence(NamedTuple):
+    """Features and their products with the gradients of a class's log-odds, stage by stage.
+
+    Both are lists of maps (B, C_i, h_i, w_i) in float32, from shallow to deep.
+    """
+
+    values: list[Tensor]
+    products: list[Tensor]
+
+
 @torch.enable_grad()
-def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> Tensor:
-    """Maps (B, k, H, W) of `PyramidCAM`, for images (B, 3, H, W) in [0, 1] and classes (B, k).
+def stage_evidence(
+    explanandum: Explanandum, images: Tensor, classes: Tensor | None = None
+) -> tuple[list[Evidence], Tensor]:
+    """Evidence for each column of classes (B, k), and the logits (B, K), without a graph.
+
+    Args:
+        explanandum: The classifier.
+        images: Images (B, 3, H, W) in [0, 1].
+        classes: Classes (B, k) int64. None takes the class with the largest logit.
 
     Raises:
         NotDefinedError: If the stages of the classifier are not known.
@@ -58,19 +75,39 @@ def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> T
     layout_of = [layouts.of(explanandum, name) for name in names]
     with tapped(explanandum.model, names) as taps:
         logits = explanandum(images.detach())
-    values, size = [taps[name] for name in names], images.shape[-2:]
+    values = [taps[name] for name in names]
+    chosen = logits.argmax(dim=1, keepdim=True) if classes is None else classes
+    maps = [
+        layout.to_maps(each.detach().float(), images.shape)
+        for layout, each in zip(layout_of, values, strict=True)
+    ]
     found = []
-    for column in classes.unbind(1):
+    for column in chosen.unbind(1):
         odds = log_odds(logits, column, explanandum.multi_label).sum()
         grads = torch.autograd.grad(odds, values, retain_graph=True)
-        stages = [
-            layout.to_maps((v.detach() * g).float(), images.shape).sum(dim=1, keepdim=True)
+        products = [
+            layout.to_maps((v.detach() * g).float(), images.shape)
             for layout, v, g in zip(layout_of, values, grads, strict=True)
         ]
-        upsampled = [
-            F.interpolate(standardise(stage.relu()), size=size, mode="bilinear") for stage in stages
-        ]
-        found.append(standardise(torch.cat(upsampled, dim=1).sum(dim=1)))
+        found.append(Evidence(maps, products))
+    return found, logits.detach()
+
+
+def stage_maps(evidence: Evidence) -> list[Tensor]:
+    """Map (B, 1, h_i, w_i) of each stage: the positive part of its evidence, standardized."""
+    return [standardise(each.sum(dim=1, keepdim=True).relu()) for each in evidence.products]
+
+
+def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> Tensor:
+    """Maps (B, k, H, W) of `PyramidCAM`, for images (B, 3, H, W) in [0, 1] and classes (B, k).
+
+    Raises:
+        NotDefinedError: If the stages of the classifier are not known.
+    """
+    size, found = images.shape[-2:], []
+    for evidence in stage_evidence(explanandum, images, classes)[0]:
+        maps = [F.interpolate(m, size=size, mode="bilinear") for m in stage_maps(evidence)]
+        found.append(standardise(torch.cat(maps, dim=1).sum(dim=1)))
     return torch.stack(found, dim=1)
 
 
