@@ -64,6 +64,9 @@ class ResumeExactly(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on behind the last batch: with its validation, the next batch or the next epoch."""
+        # A schedule that asks for the number of steps has the loaders made before their place is
+        # known.
+        trainer.fit_loop._load_combined_loader_states()
         loop = trainer.fit_loop.epoch_loop
         if not loop.restarting:
             return

@@ -178,3 +178,21 @@ def test_workers_resume_exactly(tmp_path):
     for path, start in list(save.saved.items())[2:7]:  # around the end of an epoch
         module, resumed = fit(tmp_path, path, workers=2, max_epochs=2)
         check(whole, trainer, module, resumed, start, path)
+
+
+def test_a_schedule_may_ask_for_the_number_of_steps(tmp_path, monkeypatch):
+    """Lightning then makes the loaders before it knows their place."""
+    own = Line.configure_optimizers
+
+    def asks(module):
+        assert module.trainer.estimated_stepping_batches == 2 * BATCHES
+        return own(module)
+
+    monkeypatch.setattr(Line, "configure_optimizers", asks)
+    saver = SaveOften(tmp_path)
+    whole, _ = fit(tmp_path, callbacks=[saver], max_epochs=2)
+    for path, start in saver.saved.items():
+        resumed, _ = fit(tmp_path / "resumed", path, max_epochs=2)
+        assert torch.equal(resumed.weight, whole.weight)
+        if "batch" in path:
+            assert resumed.events == rest(whole.events, start, path)

@@ -13,7 +13,7 @@ def bayer(height: int, width: int) -> Tensor:
     pixels, no two that are neighbors come one after the other.
 
     Example:
-        >>> (15 * (bayer(2, 5) + 0.5)).int().tolist()
+        >>> (15 * (bayer(2, 5) + 0.5)).round().int().tolist()
         [[0, 8, 2, 10, 0], [12, 4, 14, 6, 12]]
     """
     pattern = torch.tensor(BAYER) / 15 - 0.5

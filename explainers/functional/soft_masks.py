@@ -20,7 +20,7 @@ def soft_masks(scores: Tensor, shares: Tensor, sharpness: float = 8.0) -> Tensor
     Example:
         >>> masks = soft_masks(torch.tensor([[[0.0, 9.0], [1.0, 9.5]]]), torch.tensor([0.5]))
         >>> masks.round().tolist()
-        [[[0.0, 1.0], [1.0, 1.0]]]
+        [[[0.0, 1.0], [0.0, 1.0]]]
     """
     flat = widen(scores).flatten(1)
     places = (shares * flat.shape[1]).long().clamp(max=flat.shape[1] - 1).to(flat.device)
