@@ -1,6 +1,7 @@
 """Explainers from checkpoint files, and whether they explain the same classifier."""
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
     checkpoint does not contain the weights, a hash of them is compared.
     """
     config, own = checkpoint["explanandum"], explanandum.config
-    if any(config[key] != own[key] for key in ("classes", "mean", "std", "multi_label")):
+    if any(config.get(key) != own[key] for key in ("classes", "mean", "std", "multi_label")):
         return False
     stored = {
         name.removeprefix("explanandum."): value
@@ -185,8 +186,6 @@ def check_resumable(path: str, kind: type[LightningModule]) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If it is something else.
     """
-    if path in ("last", "best", "hpc"):
-        return  # the trainer looks for it
     checkpoint = read_checkpoint(path)
     stored = checkpoint.get("class_path", CLASSIFIER)
     own = f"{kind.__module__}.{kind.__qualname__}"
@@ -197,10 +196,10 @@ def check_resumable(path: str, kind: type[LightningModule]) -> None:
             f"{path} holds weights without the state of their training: no fit can go on from it; "
             "give the file that was written to resume from, such as last.ckpt"
         )
-    # ModelCheckpoint deletes a file of its state that is not among the best any more, if its path
-    # begins with its own folder.
+    # ModelCheckpoint opens the files of its state, and deletes those that are no longer among the
+    # best if their paths begin with its own folder. Lightning takes "~" and "file:" for a place.
     for text in _texts(checkpoint.get("callbacks", {})):
-        if "://" in text or ".." in Path(text).parts:
+        if re.match(r"~|[\w+.-]+:", text) or "::" in text or ".." in Path(text).parts:
             raise ValueError(
                 f"{path} lists {text!r} among its files, which leads out of its folder"
             )

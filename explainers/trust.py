@@ -71,14 +71,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = files.load(path)
     except ValueError as error:
         raise ValueError(f"{path} is not a checkpoint: {error}") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, Mapping):
         raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
-    if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError(f"{path} is not a checkpoint: its state_dict holds more than tensors")
     plain = ("class_path", "hyper_parameters", "explanandum", "trained")
     described = {key: checkpoint[key] for key in plain if key in checkpoint}
     for key, value in described.items():
         check_plain(value, f"{path}: {key}")
+        if key != "class_path" and not isinstance(value, dict):
+            raise ValueError(f"{path} is not a checkpoint: its {key} is no dict")
     return {**checkpoint, **files.renew(described, "hyper_parameters")}
 
 
@@ -107,7 +110,7 @@ def check_explainer(
     known: Collection[str] | None = (),
 ) -> dict[str, Any]:
     """Checks the checkpoint of an explainer that is already read, see `read_explainer`."""
-    if not all(isinstance(checkpoint.get(key), Mapping) for key in ("explanandum", "state_dict")):
+    if "model" not in checkpoint.get("explanandum", {}):
         raise ValueError(f"{path} is not a checkpoint of an explainer")
     if not isinstance(checkpoint.get("class_path"), str):
         raise ValueError(f"{path} is not a checkpoint of an explainer: it names no class")
@@ -152,7 +155,7 @@ def read_classifier(
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("network.")
     }
-    if not state or "model" not in {*arguments, *given}:
+    if not state or not {"model", "num_classes"} <= {*arguments, *given}:
         raise ValueError(
             f"{path} is not a checkpoint of our Classifier; of another network, "
             f"give the architecture as model and {path} as weights"
@@ -170,8 +173,9 @@ def check_plain(value: Any, where: str) -> None:
     """
     if isinstance(value, dict):
         for key, inner in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{where} has a key that is no text: {key!r}")
+            # The command line takes a key such as "model.class_path" apart at its dots.
+            if not (isinstance(key, str) and key.isidentifier()):
+                raise ValueError(f"{where} has the key {key!r}, expected a plain name")
             check_plain(inner, f"{where}.{key}")
     elif isinstance(value, list | tuple):
         for inner in value:
@@ -206,6 +210,8 @@ def check_classifier(config: Mapping[str, Any], path: str) -> None:
         return  # a module of the user, which must be passed
     if not isinstance(model, str):
         raise ValueError(f"{path} names the model {model!r}, expected the name of an architecture")
+    if _names_class(config.get("model_args")):
+        raise ValueError(f"{path} names a class among the model_args, which loading would build")
     if ":" in model:
         module = model.partition(":")[0]
         if model not in CALLABLES and not trusted(module):
@@ -218,10 +224,10 @@ def check_classifier(config: Mapping[str, Any], path: str) -> None:
             f"{path} names the model {model!r}, expected an architecture of timm or torchvision: "
             "give the classifier, -c configs/explananda/<name>.yaml or explanandum=Explanandum(...)"
         )
-    else:
+    if ":" not in model or model in CALLABLES:
         check_arguments(config.get("model_args") or {}, path)
     for name in ("weights", "pretrained", "trust"):
-        if config.get(name):
+        if config.get(name) is not None and (name != "pretrained" or config[name] is not False):
             raise ValueError(
                 f"{path} names {name} {config[name]!r} of its classifier, and loading reads no "
                 "other file: give the classifier, -c configs/explananda/<name>.yaml or "
@@ -238,14 +244,13 @@ def check_arguments(arguments: Any, path: str, name: str = "") -> None:
     if isinstance(arguments, Mapping):
         for key, value in arguments.items():
             if key == "class_path":
-                check_class(str(value), path)
-            elif key in READING and value not in (None, False):
+                raise ValueError(f"{path} names the class {value!r} among its arguments")
+            if key in READING and value is not None and value is not False:
                 raise ValueError(
                     f"{path} sets {key} to {value!r}, and loading reads no other file: pass it "
                     f"yourself, {key}=... or a -c file"
                 )
-            else:
-                check_arguments(value, path, key)
+            check_arguments(value, path, key)
     elif isinstance(arguments, list | tuple):
         for value in arguments:
             check_arguments(value, path, name)
@@ -254,6 +259,13 @@ def check_arguments(arguments: Any, path: str, name: str = "") -> None:
             f"{path} sets {name} to {arguments!r}, expected a plain name: loading neither imports "
             "nor reads what a checkpoint names"
         )
+
+
+def _names_class(value: Any) -> bool:
+    """Whether a class path is anywhere in nested dicts and lists, which the parser would build."""
+    if isinstance(value, Mapping):
+        return "class_path" in value or any(map(_names_class, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_class, value))
 
 
 def _advice(module: str) -> str:

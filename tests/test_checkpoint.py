@@ -200,7 +200,9 @@ def test_a_fit_resumes_from_a_checkpoint_of_its_own_kind_alone(tmp_path):
         check_resumable(str(tmp_path / "none.ckpt"), RTIS)
 
 
-@pytest.mark.parametrize("file", ["{}/../../victim", "memory://victim"])
+@pytest.mark.parametrize(
+    "file", ["{}/../../victim", "memory://victim", "~/x", "file:/x", "zip::/x"]
+)
 def test_a_checkpoint_cannot_have_files_deleted_elsewhere(tmp_path, file):
     fit = fit_trainer(tmp_path, enable_checkpointing=True)
     fit.strategy.connect(CentredGaussian(planted.explanandum()))

@@ -71,7 +71,9 @@ class RunFolder:
         os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def _compare(self, settings: dict[str, Any]) -> None:
-        advice = "Choose another folder (--out FOLDER), or delete this one"
+        advice = "Choose another folder (--out FOLDER)"
+        if self._file.name != "fit.json":  # which is beside the checkpoint to resume from
+            advice += ", or delete this one"
         try:
             stored = json.loads(self._file.read_text(encoding="utf-8"))
             if not isinstance(stored, dict):
@@ -98,7 +100,11 @@ class RunFolder:
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
     """Differences between two JSON values, in words."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{where} was {_short(old)}, is {_short(new)}"]
+        if old == new:
+            return []
+        if where.endswith(".hash"):
+            return [f"{where}: the images are others, by name, label or size of the file"]
+        return [f"{where} was {_short(old)}, is {_short(new)}"]
     found = []
     for key in {**old, **new}:
         place = f"{where}.{key}" if where else key

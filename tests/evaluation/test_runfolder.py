@@ -71,3 +71,6 @@ def test_differences_are_told_by_their_place():
     assert differences({"a": {"b": {}}}, {"a": {}}) == ["a.b was there, is not there"]
     assert differences({"a": {"b": 1}}, {"a": 2}) == ["a was {'b': 1}, is 2"]
     assert len(differences({"a": "x" * 1000}, {"a": "y"})[0]) < 130
+    assert differences({"data": {"hash": "1"}}, {"data": {"hash": "2"}}) == [
+        "data.hash: the images are others, by name, label or size of the file"
+    ]
