@@ -206,12 +206,13 @@ def check_classifier(config: Mapping[str, Any], path: str) -> None:
         ValueError: If they would import, read or download something that is not trusted.
     """
     model = config.get("model")
-    if model is None:
-        return  # a module of the user, which must be passed
-    if not isinstance(model, str):
-        raise ValueError(f"{path} names the model {model!r}, expected the name of an architecture")
     if _names_class(config.get("model_args")):
         raise ValueError(f"{path} names a class among the model_args, which loading would build")
+    if model is None:  # given by the user
+        check_arguments(config.get("model_args") or {}, path)
+        return
+    if not isinstance(model, str):
+        raise ValueError(f"{path} names the model {model!r}, expected the name of an architecture")
     if ":" in model:
         module = model.partition(":")[0]
         if model not in CALLABLES and not trusted(module):
