@@ -16,6 +16,7 @@ from explainers.explanandum import Explanandum
 from explainers.explanandum.classes import check_classes
 from explainers.explanandum.weights import fingerprint
 from explainers.functional import masking
+from explainers.naming import class_path
 from explainers.options import Group, check_choices, complete, without_sources
 from explainers.trust import granting, read_explainer
 
@@ -146,7 +147,7 @@ class Explainer(LightningModule, ABC):
         accepted = inspect.signature(type(self)).parameters  # Lightning adds those of base classes
         hparams = {name: value for name, value in self.hparams.items() if name in accepted}
         checkpoint["hyper_parameters"] = without_sources(hparams)
-        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["class_path"] = class_path(type(self))
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
             checkpoint["explanandum_weights"] = fingerprint(self.explanandum)
@@ -165,11 +166,11 @@ class Explainer(LightningModule, ABC):
                 for name, value in self.explanandum.state_dict().items()
             }
             checkpoint["state_dict"].update(own)
-            stored = checkpoint.get("explanandum_weights")
-            if stored not in (None, fingerprint(self.explanandum)):
+            stored, given = checkpoint.get("explanandum_weights"), fingerprint(self.explanandum)
+            if stored not in (None, given):
                 raise ValueError(
                     "the checkpoint explains another classifier than the given one: its weights "
-                    f"have the hash {stored}, these {fingerprint(self.explanandum)}"
+                    f"have the hash {stored}, these {given}"
                 )
 
     @classmethod

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
 from explainers.explanandum.weights import fingerprint
+from explainers.naming import class_path
 from explainers.options import without_sources
 from explainers.trust import (
     CLASSIFIER,
@@ -188,7 +189,7 @@ def check_resumable(path: str, kind: type[LightningModule]) -> None:
     """
     checkpoint = read_checkpoint(path)
     stored = checkpoint.get("class_path", CLASSIFIER)
-    own = f"{kind.__module__}.{kind.__qualname__}"
+    own = class_path(kind)
     if stored != own:
         raise ValueError(f"{path} is a checkpoint of {stored}, not of {own}")
     if not {"loops", "optimizer_states"} <= checkpoint.keys():

@@ -8,6 +8,11 @@ from typing import Any
 ROOT = "runs"
 
 
+def class_path(kind: type) -> str:
+    """Import path of a class, as configuration files and checkpoints name it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def method_name(class_path: str) -> str:
     """Name of a method in tables: its file if the class name begins like it, else the class name.
 

@@ -20,7 +20,7 @@ from explainers.evaluation.measure import unit_maps
 from explainers.evaluation.provenance import describe_run
 from explainers.evaluation.runfolder import RunFolder
 from explainers.evaluation.targets import class_ids, take
-from explainers.naming import method_name
+from explainers.naming import class_path, method_name
 from explainers.options import check_choices
 
 CLASSES = ("predicted", "all")
@@ -89,9 +89,8 @@ class SaveMaps(Callback):
             raise ValueError(
                 f"SaveMaps writes the maps of an Explainer, got {type(pl_module).__name__}"
             )
-        kind = type(pl_module)
         self._explainer = pl_module
-        self._method = method_name(f"{kind.__module__}.{kind.__qualname__}")
+        self._method = method_name(class_path(type(pl_module)))
         self._names = pl_module.explanandum.class_names
         self._ids = _find(self.classes, self._names)
         on_cpu = pl_module.device.type == "cpu"

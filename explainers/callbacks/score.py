@@ -37,7 +37,7 @@ from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
 from explainers.metrics.saliency import MaskSaliency
 from explainers.metrics.seconds import Seconds
-from explainers.naming import method_name
+from explainers.naming import class_path, method_name
 from explainers.options import check_choices
 
 
@@ -125,8 +125,7 @@ class Score(Callback):
             return
         if not isinstance(pl_module, Explainer):
             raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
-        kind = type(pl_module)
-        own = self.name or method_name(f"{kind.__module__}.{kind.__qualname__}")
+        own = self.name or method_name(class_path(type(pl_module)))
         others = self._build(pl_module.explanandum)
         if own in others:
             raise ValueError(
