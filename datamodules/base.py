@@ -177,8 +177,9 @@ class ImageDataModule(LightningDataModule, ABC):
         """Return all that decides the images of a split, as JSON types, for comparing runs.
 
         This is the class with its arguments, the size of the images, the class names, and the
-        number of images with a hash of what their source tells of them: names, and labels and
-        sizes of files if there are any. The arguments are those of the class and of its bases.
+        number of images with a hash of their names, and one of all that their source tells of them:
+        also labels and sizes of files, if there are any. The arguments are those of the class and
+        of its bases.
 
         Args:
             split: Split of the images.
@@ -199,6 +200,7 @@ class ImageDataModule(LightningDataModule, ABC):
             "class_names": [str(name) for name in self.class_names],
             "split": split,
             "images": images,
+            "names": digest(dataset.source.names[index] for index in range(images)),
             "hash": digest(dataset.source.identity(index) for index in range(images)),
         }
 
@@ -250,6 +252,7 @@ class ImageDataModule(LightningDataModule, ABC):
             raise ValueError(
                 f"the train split has {len(dataset)} images, too few for {replicas} process(es)"
                 f" with batches of {self.batch_size}; lower batch_size"
+                " (--data.init_args.batch_size)"
             )
         sampler = EpochSampler(dataset, self.seed, replicas, rank)
         return ResumableLoader(dataset, sampler=sampler, drop_last=True, **self._loading())

@@ -18,7 +18,8 @@ from explainers.explanandum.weights import fingerprint
 from explainers.functional import masking
 from explainers.naming import class_path
 from explainers.options import Group, check_choices, complete, without_sources
-from explainers.trust import granting, read_explainer
+from explainers.reading import building, read_explainer
+from explainers.trust import granting
 
 
 class Explainer(LightningModule, ABC):
@@ -217,10 +218,12 @@ class Explainer(LightningModule, ABC):
                     "pass load_from_checkpoint(path, explanandum=Explanandum(your_module, ...))"
                 )
             _check_names(Explanandum, config, path)
-            explanandum = Explanandum(**config)
+            with building(path):
+                explanandum = Explanandum(**config)
         _check_names(cls, checkpoint["hyper_parameters"], path)
         arguments = without_sources(checkpoint["hyper_parameters"])
-        explainer = cls(explanandum, **{**arguments, **changes})
+        with building(path):
+            explainer = cls(explanandum, **{**arguments, **changes})
         explainer.on_load_checkpoint(checkpoint)
         explainer.load_state_dict(checkpoint["state_dict"])
         return explainer

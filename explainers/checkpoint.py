@@ -1,8 +1,7 @@
 """Explainers from checkpoint files, and whether they explain the same classifier."""
 
 import importlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ from explainers.explanandum import Explanandum
 from explainers.explanandum.weights import fingerprint
 from explainers.naming import class_path
 from explainers.options import without_sources
-from explainers.trust import (
-    CLASSIFIER,
+from explainers.reading import (
     check_explainer,
-    granting,
     read_checkpoint,
     read_classifier,
     read_explainer,
 )
+from explainers.trainingstate import check_state
+from explainers.trust import CLASSIFIER, granting
 
 # Arguments of an explanandum that say where it comes from.
 SOURCE = ("model", "model_args", "weights", "pretrained", "weights_key", "trust")
@@ -192,30 +191,7 @@ def check_resumable(path: str, kind: type[LightningModule]) -> None:
     own = class_path(kind)
     if stored != own:
         raise ValueError(f"{path} is a checkpoint of {stored}, not of {own}")
-    if not {"loops", "optimizer_states"} <= checkpoint.keys():
-        raise ValueError(
-            f"{path} holds weights without the state of their training: no fit can go on from it; "
-            "give the file that was written to resume from, such as last.ckpt"
-        )
-    # ModelCheckpoint opens the files of its state, and deletes those that are no longer among the
-    # best if their paths begin with its own folder. Lightning takes "~" and "file:" for a place.
-    for text in _texts(checkpoint.get("callbacks", {})):
-        if re.match(r"~|[\w+.-]+:", text) or "::" in text or ".." in Path(text).parts:
-            raise ValueError(
-                f"{path} lists {text!r} among its files, which leads out of its folder"
-            )
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in nested dicts and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from (*_texts(key), *_texts(inner))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
+    check_state(checkpoint, path)
 
 
 def is_loaded(module: LightningModule) -> bool:

@@ -275,7 +275,9 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
         told = one_line(error, Path(sys.argv[0]).name)
         if told is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        # What a file holds may be told; a terminal obeys control characters.
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in told)
+        print(f"error: {shown}", file=sys.stderr)
         return 2
     return 0
 

@@ -5,6 +5,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from explainers.trainingstate import settle_optimizer
+
 
 class ResumeExactly(Callback):
     """Puts the loops of Lightning where the run was when a checkpoint was saved.
@@ -14,6 +16,8 @@ class ResumeExactly(Callback):
     short. A checkpoint says after which batch of which epoch it was saved; from this, the counters
     are set anew. Validation that was due and not finished is run first. Gradients that wait
     for more batches (`accumulate_grad_batches`) are saved and restored, with a single process.
+
+    Errors until the end of the first batch get a note that the checkpoint may be damaged.
     """
 
     def __init__(self) -> None:
@@ -21,6 +25,8 @@ class ResumeExactly(Callback):
         self.cut = False  # it was not, but the fit was
         self.pending = False  # validation after the last batch was due and not over
         self.gradients: dict[str, Tensor] = {}
+        self.optimizers: list[dict[str, Any]] = []  # their states, which Lightning loads later
+        self.moved = False  # a batch is done
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -35,6 +41,7 @@ class ResumeExactly(Callback):
     ) -> None:
         """Sets the counters to the last batch that was finished."""
         self.gradients = checkpoint.get("gradients", {})
+        self.optimizers = checkpoint.get("optimizer_states", [])
         if (loops := checkpoint.get("loops", {}).get("fit_loop")) is None:
             return
         epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
@@ -62,6 +69,13 @@ class ResumeExactly(Callback):
             if "batches" in loader:
                 loader["batches"] = batches["current"]["completed"]
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks the states of the optimizers before they are loaded."""
+        path = str(trainer.ckpt_path)
+        for i, (state, own) in enumerate(zip(self.optimizers, trainer.optimizers, strict=False)):
+            self.optimizers[i] = settle_optimizer(state, own, path)
+        self.optimizers = []
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on behind the last batch: with its validation, the next batch or the next epoch."""
         # A schedule that asks for the number of steps has the loaders made before their place is
@@ -84,6 +98,24 @@ class ResumeExactly(Callback):
             loop.val_loop._has_run = loop.batch_progress.is_last_batch
         elif self.pending:
             loop.val_loop._restart_stage = "restarted_mid_evaluation"
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes that the fit goes on."""
+        self.moved = True
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Adds a note to what Python or torch raise as they take up a state that makes no sense."""
+        faults = (AttributeError, LookupError, TypeError, RuntimeError)
+        if trainer.ckpt_path and not self.moved and isinstance(exception, faults):
+            text = " ".join(str(exception).split())
+            exception.add_note(
+                f"no fit can go on from {trainer.ckpt_path}: its state of the training is damaged, "
+                f"or not of this fit ({type(exception).__name__}: {text[:200]})"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins the next epoch as usual, also if nothing was left of a resumed one."""

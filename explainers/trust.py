@@ -10,12 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
-
-from torch import Tensor
-
-from explainers import files
 
 # Functions that build a classifier, without reading anything but an installed package.
 CALLABLES = ("explainers.explanandum.lite0:efficientnet_lite0",)
@@ -26,6 +21,21 @@ READING = {
     *("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "trust"),
 }
 PACKAGE = __name__.partition(".")[0]
+# Types of the arguments of a classifier, and of the entries if they are lists.
+TYPES: dict[str, tuple[Any, Any, str]] = {
+    "num_classes": (int | None, object, "an integer or None"),
+    "model_args": (dict | None, object, "a dict or None"),
+    "multi_label": (bool | None, object, "True or False"),
+    "in_checkpoint": (bool | None, object, "True or False"),
+    "expected_accuracy": (int | float | None, object, "a number or None"),
+    "classes": (list | None, int, "a list of integers or None"),
+    "input_size": (list | None, int, "a list of integers or None"),
+    "mean": (list | tuple | None, int | float, "a list of numbers"),
+    "std": (list | tuple | None, int | float, "a list of numbers"),
+    "class_names": (list | tuple | None, str, "a list of names or None"),
+    "feature_layers": (list | None, str, "a list of names or None"),
+}
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # which a terminal obeys
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 # Choices and names of layers or architectures, but no path, no address and no import.
 NAME = re.compile(r"(torchvision/)?[\w.+ -]*")
@@ -58,113 +68,6 @@ def trusted(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in _granted.get())
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A Lightning checkpoint on the CPU, plain types and tensors only, under today's names.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is something else.
-    """
-    if not Path(files.find(path)).is_file():
-        raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
-    try:
-        checkpoint = files.load(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a checkpoint: {error}") from error
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise ValueError(f"{path} is not a checkpoint: its state_dict holds more than tensors")
-    plain = ("class_path", "hyper_parameters", "explanandum", "trained")
-    described = {key: checkpoint[key] for key in plain if key in checkpoint}
-    for key, value in described.items():
-        check_plain(value, f"{path}: {key}")
-        if key != "class_path" and not isinstance(value, dict):
-            raise ValueError(f"{path} is not a checkpoint: its {key} is no dict")
-    return {**checkpoint, **files.renew(described, "hyper_parameters")}
-
-
-def read_explainer(
-    path: str | Path, given: Collection[str] = (), known: Collection[str] | None = ()
-) -> dict[str, Any]:
-    """A checkpoint that names an explainer: class path, hyper-parameters, explanandum, state dict.
-
-    Args:
-        path: Path of the file.
-        given: Names of the arguments that the user passes instead of those in the file. With
-            "explanandum", the classifier that the file names is not built.
-        known: Class paths that the user names as well. None: the class is not taken from the file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is something else, or names what is not trusted.
-    """
-    return check_explainer(read_checkpoint(path), str(path), given, known)
-
-
-def check_explainer(
-    checkpoint: dict[str, Any],
-    path: str,
-    given: Collection[str] = (),
-    known: Collection[str] | None = (),
-) -> dict[str, Any]:
-    """Checks the checkpoint of an explainer that is already read, see `read_explainer`."""
-    if "model" not in checkpoint.get("explanandum", {}):
-        raise ValueError(f"{path} is not a checkpoint of an explainer")
-    if not isinstance(checkpoint.get("class_path"), str):
-        raise ValueError(f"{path} is not a checkpoint of an explainer: it names no class")
-    if known is not None and checkpoint["class_path"] not in known:
-        check_class(checkpoint["class_path"], path)
-    stored = checkpoint.get("hyper_parameters", {})
-    arguments = {name: value for name, value in stored.items() if name not in given}
-    check_arguments(arguments, path)
-    if "explanandum" not in given:
-        check_classifier(checkpoint["explanandum"], path)
-        whole = any(name.startswith("explanandum.") for name in checkpoint["state_dict"])
-        if checkpoint["explanandum"].get("model") not in (None, *CALLABLES) and not whole:
-            raise ValueError(
-                f"{path} does not hold the weights of its classifier, "
-                f"{checkpoint['explanandum']['model']}: give the classifier, "
-                "-c configs/explananda/<name>.yaml or explanandum=Explanandum(...)"
-            )
-    return {**checkpoint, "hyper_parameters": arguments}
-
-
-def read_classifier(
-    path: str | Path, given: Collection[str] = ()
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]:
-    """Plain arguments, facts and the network's state dict in a checkpoint of `Classifier`.
-
-    The facts are the image size that it was trained at, `input_size`, and its accuracy on the last
-    validation, `expected_accuracy`, if the checkpoint has them.
-
-    Args:
-        path: Path of the file.
-        given: Names of the arguments that the user passes instead of those in the file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is something else, or names what is not trusted.
-    """
-    checkpoint = read_checkpoint(path)
-    plain = {"class_path": CLASSIFIER, "init_args": checkpoint.get("hyper_parameters", {})}
-    arguments = files.renew(plain)["init_args"]
-    state = {
-        name.removeprefix("network."): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith("network.")
-    }
-    if not state or not {"model", "num_classes"} <= {*arguments, *given}:
-        raise ValueError(
-            f"{path} is not a checkpoint of our Classifier; of another network, "
-            f"give the architecture as model and {path} as weights"
-        )
-    arguments = {name: value for name, value in arguments.items() if name not in given}
-    check_classifier(arguments, str(path))
-    return arguments, checkpoint.get("trained", {}), state
-
-
 def check_plain(value: Any, where: str) -> None:
     """Checks that a value is made of plain types.
 
@@ -182,6 +85,8 @@ def check_plain(value: Any, where: str) -> None:
             check_plain(inner, where)
     elif not isinstance(value, str | int | float | bool | None):
         raise ValueError(f"{where} holds a {type(value).__name__}, expected plain types")
+    elif isinstance(value, str) and CONTROL.search(value):
+        raise ValueError(f"{where} holds control characters: {value!r}")
 
 
 def check_class(class_path: str, path: str) -> None:
@@ -206,6 +111,7 @@ def check_classifier(config: Mapping[str, Any], path: str) -> None:
         ValueError: If they would import, read or download something that is not trusted.
     """
     model = config.get("model")
+    check_types(config, path)
     if _names_class(config.get("model_args")):
         raise ValueError(f"{path} names a class among the model_args, which loading would build")
     if model is None:  # given by the user
@@ -234,6 +140,19 @@ def check_classifier(config: Mapping[str, Any], path: str) -> None:
                 "other file: give the classifier, -c configs/explananda/<name>.yaml or "
                 "explanandum=Explanandum(...)"
             )
+
+
+def check_types(config: Mapping[str, Any], path: str) -> None:
+    """Checks the types of the arguments of a classifier.
+
+    Raises:
+        ValueError: If one has another type.
+    """
+    for name, (kind, inner, words) in TYPES.items():
+        value = config.get(name)
+        entries = value if isinstance(value, list | tuple) else ()
+        if not (isinstance(value, kind) and all(isinstance(each, inner) for each in entries)):
+            raise ValueError(f"{path} sets {name} to {value!r}, expected {words}")
 
 
 def check_arguments(arguments: Any, path: str, name: str = "") -> None:
@@ -271,4 +190,6 @@ def _names_class(value: Any) -> bool:
 
 def _advice(module: str) -> str:
     root = module.partition(".")[0]
+    if root == PACKAGE or not (root.isidentifier() and root.isascii()):  # or a name of a hub
+        return "give your own, in a -c file or in Python"
     return f"add --trust {root} (in Python, trust=[{root!r}])"

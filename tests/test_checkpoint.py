@@ -21,7 +21,7 @@ from explainers.explanandum.weights import fingerprint
 from explainers.methods.constant import CentredGaussian
 from explainers.methods.deeplab import DeepLabExplainer
 from explainers.methods.rtis import RTIS
-from explainers.trust import read_explainer
+from explainers.reading import read_explainer
 from tests import planted
 from tests.support import fit_trainer, save, untrained_classifier
 

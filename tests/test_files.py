@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from explainers import files, trust
+from explainers import files, reading
 from explainers.explanandum.build import build
 
 
@@ -109,13 +109,13 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     for name in ("text", "list"):
         with pytest.raises(ValueError, match=f"{name}.ckpt is not a checkpoint"):
-            trust.read_checkpoint(tmp_path / f"{name}.ckpt")
+            reading.read_checkpoint(tmp_path / f"{name}.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of an explainer"):
-        trust.read_explainer(tmp_path / "other.ckpt")
+        reading.read_explainer(tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of our Classifier"):
-        trust.read_classifier(str(tmp_path / "other.ckpt"))
+        reading.read_classifier(str(tmp_path / "other.ckpt"))
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
-        trust.read_checkpoint(tmp_path / "none.ckpt")
+        reading.read_checkpoint(tmp_path / "none.ckpt")
 
 
 def spoiled(folder):
@@ -156,7 +156,7 @@ def test_what_holds_no_weights_is_told_in_one_line(tmp_path, ending):
             assert "\n" not in str(e.value)
             assert "weights_only" not in str(e.value)
             with pytest.raises(ValueError, match=f"x.{ending} is not a checkpoint: {told}"):
-                trust.read_checkpoint(path)
+                reading.read_checkpoint(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")

@@ -4,8 +4,10 @@ import ast
 from pathlib import Path
 
 RANKS = [
+    {"trainingstate"},
     {"functional", "optimizers", "files", "options", "naming", "finite", "resuming"},
     {"trust"},
+    {"reading"},
     {"explanandum", "configfiles", "messages"},
     {"networks", "perturbation", "door"},
     {"base"},

@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.sampling import EpochSampler, ResumableLoader
+from explainers.messages import one_line
 from explainers.resuming import ResumeExactly
 
 BATCHES = 4  # of an epoch
@@ -178,6 +179,59 @@ def test_workers_resume_exactly(tmp_path):
     for path, start in list(save.saved.items())[2:7]:  # around the end of an epoch
         module, resumed = fit(tmp_path, path, workers=2, max_epochs=2)
         check(whole, trainer, module, resumed, start, path)
+
+
+def last_of(tmp_path):
+    save = SaveOften(tmp_path)
+    fit(tmp_path, callbacks=[save], max_steps=6)
+    path = list(save.saved)[-1]
+    return path, torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "junk"),
+    [
+        ("loops", "junk"),
+        ("loops", {"fit_loop": {"epoch_progress": 3}}),
+        ("optimizer_states", [{}]),
+        ("optimizer_states", [{"state": {0: {}}, "param_groups": [{"params": [0]}]}]),
+        ("lr_schedulers", [{"step": "junk"}, {"get_lr": "junk"}]),
+        ("gradients", {"weight": torch.zeros(7)}),
+        ("callbacks", 5),
+    ],
+)
+def test_a_state_that_makes_no_sense_is_told(tmp_path, key, junk):
+    path, content = last_of(tmp_path)
+    torch.save({**content, key: junk}, path)
+    with pytest.raises(Exception) as told:  # noqa: PT011
+        fit(tmp_path / "again", path, max_steps=10)
+    assert str(one_line(told.value, "train.py")).startswith(f"no fit can go on from {path}: ")
+
+
+def test_an_error_after_the_first_batch_is_not_that_of_the_checkpoint(tmp_path):
+    path, _ = last_of(tmp_path)
+
+    class Fails(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if trainer.global_step == 7:
+                raise KeyError("x")
+
+    with pytest.raises(KeyError) as told:
+        fit(tmp_path / "again", path, callbacks=[Fails()], max_steps=10)
+    assert not hasattr(told.value, "__notes__")
+
+
+def test_a_state_of_a_wrong_size_never_reaches_a_fused_kernel(tmp_path):
+    path, content = last_of(tmp_path)
+    (state,) = content["optimizer_states"]
+    state["param_groups"][0] |= {"fused": True, "foreach": False}
+    state["state"][0]["exp_avg"] = torch.zeros(1).expand(3)
+    torch.save(content, path)
+    fit(tmp_path / "again", path, max_steps=10)
+    state["state"][0]["exp_avg_sq"] = torch.zeros(1)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"exp_avg_sq has the shape \[1\], expected \[3\]"):
+        fit(tmp_path / "again", path, max_steps=10)
 
 
 def test_a_schedule_may_ask_for_the_number_of_steps(tmp_path, monkeypatch):

@@ -20,7 +20,8 @@ from explainers.cli import CLI, EvaluateCLI, main
 from explainers.explanandum.classifier import Classifier
 from explainers.methods.constant import CentredGaussian
 from explainers.methods.deeplab import DeepLabExplainer
-from explainers.trust import granting, read_checkpoint, trusted
+from explainers.reading import read_checkpoint
+from explainers.trust import granting, trusted
 from tests import planted
 from tests.support import fit_trainer, save
 
@@ -199,6 +200,60 @@ def test_a_classifiers_checkpoint_names_no_function(hostile, name):
         with pytest.raises(ValueError, match=r"names the model .*, a function that loading would"):
             load(path)
     assert untouched(hostile)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("expected_accuracy", "abc", "a number or None"),
+        ("model_args", "abc", "a dict or None"),
+        ("feature_layers", "abc", "a list of names or None"),
+        ("feature_layers", [1], "a list of names or None"),
+        ("mean", "abc", "a list of numbers"),
+        ("std", [None], "a list of numbers"),
+        ("class_names", {"a": 1}, "a list of names or None"),
+        ("classes", ["a"], "a list of integers or None"),
+        ("num_classes", "four", "an integer or None"),
+        ("multi_label", "no", "True or False"),
+        ("class_names", ["\x1b]0;evil\x07"], "control characters"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(hostile, name, value, told):
+    path = save(CentredGaussian(planted.explanandum()), hostile / "x.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["explanandum"][name] = value
+    torch.save(content, path)
+    for load in (explainers.load, lambda p: model_config(p, {})):
+        with pytest.raises(ValueError, match=rf"x\.ckpt.*[ .]{name}.* {told}"):
+            load(path)
+
+
+def test_junk_among_the_arguments_is_told_with_its_file(hostile):
+    path = save(CentredGaussian(planted.explanandum()), hostile / "x.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"] |= {"sigma": "wide"}
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"x\.ckpt holds arguments that cannot be used .TypeError"):
+        explainers.load(path)
+
+
+def test_junk_among_the_arguments_of_a_classifier(hostile):
+    torch.manual_seed(0)
+    path = save(Classifier("test_resnet", 4), hostile / "x.ckpt")
+    content = torch.load(path, weights_only=True)
+    for junk in ({"unknown": 1}, {"mean": "abc"}):
+        torch.save({**content, "hyper_parameters": content["hyper_parameters"] | junk}, path)
+        with pytest.raises(ValueError, match=r"x\.ckpt"):
+            Classifier.load_from_checkpoint(path)
+
+
+def test_a_word_for_this_package_is_no_advice(hostile):
+    path = save(CentredGaussian(planted.explanandum()), hostile / "x.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["explanandum"]["model"] = "explainers.files:load"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="give your own, in a -c file or in Python"):
+        explainers.load(path)
 
 
 class Exploit:

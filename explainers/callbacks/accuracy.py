@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Subset
 
 from explainers.base import Explainer
+from explainers.evaluation.provenance import batch_size
 from explainers.metrics.accuracy import ClassifierAccuracy, sentence
 
 
@@ -49,7 +50,7 @@ class CheckClassifier(Callback):
         self._all = False
         dataset: Any = getattr(loader, "dataset", None)
         if trainer.is_global_zero and hasattr(dataset, "__len__"):
-            size = loader.batch_size or 1
+            size = batch_size(loader)
             total = min(len(dataset), int(min(batches[0], len(loader)) * size))
             count = min(self.images, total)
             for batch in _first(loader, count):
@@ -105,8 +106,9 @@ class CheckClassifier(Callback):
         if not self.judged["images"]:
             return
         text = f"the classifier has {sentence(self.judged)} on {which} labeled images"
-        rank_zero_info(text)
-        if self.judged["problem"]:
+        if not self.judged["problem"]:
+            rank_zero_info(text)
+        else:
             rank_zero_warn(
                 f"{text}: {self.judged['problem']}. Check its weights, mean, std and image size, "
                 "and the order of the classes"
@@ -118,7 +120,7 @@ def _first(loader: DataLoader[Any], count: int) -> Iterator[dict[str, Any]]:
     return iter(
         DataLoader(
             Subset(loader.dataset, range(count)),
-            batch_size=loader.batch_size or 1,
+            batch_size=batch_size(loader),
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             worker_init_fn=loader.worker_init_fn,

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.callbacks.mapdata import MapData
-from explainers.callbacks.mapfiles import MapFiles, class_label
+from explainers.callbacks.mapfiles import MapFiles, class_label, file_name
 from explainers.evaluation import drawing
 from explainers.evaluation.attempts import halved, told
+from explainers.evaluation.dataimages import DataImages
 from explainers.evaluation.measure import unit_maps
 from explainers.evaluation.provenance import describe_run
 from explainers.evaluation.runfolder import RunFolder
@@ -96,11 +96,11 @@ class SaveMaps(Callback):
         on_cpu = pl_module.device.type == "cpu"
         self._alone = on_cpu if self.one_by_one is None else self.one_by_one
         folder = Path(self.output_dir or trainer.default_root_dir)
-        self._data = MapData(trainer)
+        self._data = DataImages(trainer, "predict")
         self._files = MapFiles(folder, trainer.global_rank)
         settings = {
             **describe_run({self._method: pl_module}, []),
-            "data": self._data.settings,
+            "data": self._data.settings_of_each,
             "save.classes": self.classes,
             "precision": trainer.precision,
         }
@@ -111,7 +111,7 @@ class SaveMaps(Callback):
             name="predict.json",
             rank=trainer.global_rank,
         )
-        self._data.check(self._files)
+        self._data.check(self._files.identities(), file_name, folder)
         trainer.strategy.barrier("SaveMaps: checked")
         if trainer.is_global_zero:
             self._files.clear()

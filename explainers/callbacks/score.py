@@ -16,19 +16,19 @@ from explainers.callbacks.progress import show
 from explainers.checkpoint import load_beside
 from explainers.evaluation import report
 from explainers.evaluation.attempts import attempt, strictly, unread
+from explainers.evaluation.dataimages import DataImages
 from explainers.evaluation.measure import batch_inputs, check_columns, usable
 from explainers.evaluation.panels import Panels
 from explainers.evaluation.provenance import (
     data_name,
-    describe_data,
     describe_run,
     explanandum_name,
     versions,
 )
 from explainers.evaluation.sanity import SANITY, sanity_rows
-from explainers.evaluation.scorefile import ERROR, ScoreFile, printable
+from explainers.evaluation.scorefile import ERROR, IDENTITY, ScoreFile, printable
 from explainers.evaluation.summary import summarize
-from explainers.evaluation.targets import TargetChoice, choose_all_images, take
+from explainers.evaluation.targets import TargetChoice, check_choice, choose_all_images, take
 from explainers.explanandum import Explanandum
 from explainers.explanandum.features import NotDefinedError
 from explainers.learned import is_trained
@@ -97,9 +97,7 @@ class Score(Callback):
         check_choices(type(self), locals())
         super().__init__()
         if bootstrap < 1 or panels < 0:
-            raise ValueError(
-                f"expected bootstrap >= 1 and panels >= 0, got {bootstrap} and {panels}"
-            )
+            raise ValueError(f"bootstrap must be >= 1, panels >= 0, got {bootstrap} and {panels}")
         self.methods, self.checkpoints = dict(methods or {}), dict(checkpoints or {})
         names = [
             *self.checkpoints,
@@ -125,6 +123,7 @@ class Score(Callback):
             return
         if not isinstance(pl_module, Explainer):
             raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
+        check_choice(self.target, pl_module.explanandum)
         own = self.name or method_name(class_path(type(pl_module)))
         others = self._build(pl_module.explanandum)
         if own in others:
@@ -167,14 +166,18 @@ class Score(Callback):
             self._explainers = {n: e for n, e in self._explainers.items() if not e.needs_masks}
         self._used = usable(self.metrics, batch)
         self._size = (batch["image"].shape[-2], batch["image"].shape[-1])
+        self._data = DataImages(trainer, "test")
         settings = {
             "target": self.target,
             **describe_run(self._explainers, self._used),
-            "data": {**describe_data(trainer, "test"), "image_size": list(self._size)},
+            "data": {**self._data.settings, "image_size": list(self._size)},
             "precision": trainer.precision,
         }
         self._panels = Panels(self._folder / "panels.png", self.panels, self._explainers)
-        file = ScoreFile(self._folder, settings, trainer.global_rank, trainer.world_size)
+        self._file = file = ScoreFile(
+            self._folder, settings, trainer.global_rank, trainer.world_size
+        )
+        self._data.check(file.identities, printable, self._folder)
         if file.done:
             rank_zero_info(
                 f"resuming: {len(file.done)} images are already scored in {self._folder}"
@@ -223,6 +226,7 @@ class Score(Callback):
             record |= {
                 "index": int(batch["index"][record["row"]]),
                 "name": batch["name"][record["row"]],
+                IDENTITY: self._data.identity(int(batch["index"][record["row"]])),
             }
         # A stable sort by image keeps the order of its rows.
         file.append(sorted(records, key=lambda record: record["row"]))

@@ -87,8 +87,13 @@ def _count(trainer: Trainer, stage: str) -> int | None:
     )
     if stage == "train" or not batches or batches[0] == float("inf"):
         return None
-    size: int = getattr(loader, "batch_size", None) or 1
-    return int(batches[0]) * size * trainer.world_size
+    return int(batches[0]) * batch_size(loader) * trainer.world_size
+
+
+def batch_size(loader: Any) -> int:
+    """Size of the batches of a loader. Lightning gives that of a prediction a batch sampler."""
+    sampler = getattr(loader, "batch_sampler", None)
+    return getattr(loader, "batch_size", None) or getattr(sampler, "batch_size", None) or 1
 
 
 def repeated(metric: PerImageMetric, metrics: Sequence[PerImageMetric]) -> bool:

@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
+# The file that holds the settings of each command's runs, and the files that hold their results.
+RESULTS = {
+    "fit.json": ("fit", "**/*.ckpt"),
+    "settings.json": ("test", "scores*.csv"),
+    "predict.json": ("predict", "**/*.npy"),
+}
 
 
 class RunFolder:
@@ -25,7 +31,7 @@ class RunFolder:
 
     Raises:
         ValueError: If another process writes the folder, if its settings differ, or if it holds
-            results without readable settings.
+            results without readable settings, or results of another command.
     """
 
     def __init__(
@@ -43,6 +49,8 @@ class RunFolder:
         if rank == 0:
             self._acquire()
         try:
+            if rank == 0:
+                self._refuse_others()
             if holds_results:
                 self._compare(settings)
             elif rank == 0:
@@ -69,6 +77,19 @@ class RunFolder:
         self._lock = lock
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def _refuse_others(self) -> None:
+        """Refuses a folder with results of another command, which would mix with those of this."""
+        for name, (command, results) in RESULTS.items():
+            other = self.path / name
+            if other == self._file or not other.exists():
+                continue
+            if next(self.path.glob(results), None) is not None:
+                raise ValueError(
+                    f"{self.path} holds the results of a {command}: choose another folder, "
+                    "--out FOLDER"
+                )
+            other.unlink()
 
     def _compare(self, settings: dict[str, Any]) -> None:
         advice = "Choose another folder (--out FOLDER)"
@@ -104,6 +125,8 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
             return []
         if where.endswith(".hash"):
             return [f"{where}: the images are others, by name, label or size of the file"]
+        if where.endswith(".names"):
+            return [f"{where}: the images are others, by name"]
         return [f"{where} was {_short(old)}, is {_short(new)}"]
     found = []
     for key in {**old, **new}:

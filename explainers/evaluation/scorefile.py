@@ -12,6 +12,7 @@ from typing import Any
 from explainers.evaluation.runfolder import RunFolder, write_atomically
 
 KEYS = ("index", "name", "target", "method")
+IDENTITY = "identity"  # column with a hash of what tells an image from others of its name
 ERROR = "error"  # column with the error of a method that failed for an image
 SHARD = re.compile(r"scores\.rank-\d+\.csv")
 
@@ -41,13 +42,17 @@ class ScoreFile:
         self, folder: Path, settings: dict[str, Any], rank: int = 0, world_size: int = 1
     ) -> None:
         self.folder = folder
-        self.columns = [*KEYS, *settings["columns"], ERROR]
+        self.columns = [*KEYS, *settings["columns"], IDENTITY, ERROR]
         self.methods = list(settings["methods"])
         self.path = folder / ("scores.csv" if world_size == 1 else f"scores.rank-{rank}.csv")
         self._run = RunFolder(folder, settings, any(map(_holds_rows, shards(folder))), rank=rank)
         try:
             _drop_partial_line(self.path)
-            self.done = complete(self._read(), self.methods)
+            rows = self._read()
+            self.done = complete(rows, self.methods)
+            self.identities = {
+                row["name"]: row[IDENTITY] for row in rows if row["name"] in self.done
+            }
         except BaseException:
             self.close()
             raise

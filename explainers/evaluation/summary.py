@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from explainers.evaluation.scorefile import ERROR, KEYS, Record
+from explainers.evaluation.scorefile import ERROR, IDENTITY, KEYS, Record
 from explainers.metrics import statistics
 from explainers.metrics.base import PerImageMetric
 
@@ -23,7 +23,7 @@ def columns_by_method(
     """
     images = sorted({int(row["index"]) for row in rows})
     place = {index: i for i, index in enumerate(images)}
-    names = [name for name in (rows[0] if rows else {}) if name not in (*KEYS, ERROR)]
+    names = [name for name in (rows[0] if rows else {}) if name not in (*KEYS, IDENTITY, ERROR)]
     result: dict[str, statistics.Columns] = {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]

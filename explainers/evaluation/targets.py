@@ -57,12 +57,19 @@ def choose_targets(
             )
         return labels.bool() & known
     if choice == "second":
-        if explanandum.multi_label or count < 2:
-            raise ValueError(
-                "target 'second' needs a single-label classifier of at least two classes"
-            )
+        check_choice(choice, explanandum)
         return F.one_hot(logits.topk(2, dim=1).indices[:, 1], count).bool() & known
     return explanandum.to_targets(logits) & known
+
+
+def check_choice(choice: TargetChoice, explanandum: Explanandum) -> None:
+    """Checks that a choice suits a classifier.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if choice == "second" and (explanandum.multi_label or explanandum.num_classes < 2):
+        raise ValueError("target 'second' needs a single-label classifier of at least two classes")
 
 
 def class_ids(targets: Tensor) -> list[list[int]]:

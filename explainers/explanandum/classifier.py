@@ -25,8 +25,9 @@ from explainers.finite import StayFinite, check_weights
 from explainers.functional import seeds
 from explainers.optimizers import OptimizerOptions
 from explainers.options import check_choices, complete
+from explainers.reading import building, read_classifier
 from explainers.resuming import ResumeExactly
-from explainers.trust import granting, read_classifier
+from explainers.trust import granting
 
 
 class Classifier(LightningModule):
@@ -249,7 +250,8 @@ class Classifier(LightningModule):
         """
         with granting(trust):
             arguments, _, state = read_classifier(checkpoint_path, kwargs)
-        classifier = cls(**{**arguments, **kwargs})
+        with building(str(checkpoint_path)):
+            classifier = cls(**{**arguments, **kwargs})
         classifier.network.load_state_dict(state)
         return classifier.to(map_location)
 

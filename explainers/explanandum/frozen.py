@@ -23,7 +23,8 @@ from explainers.explanandum import weights as weight_files
 from explainers.explanandum.features import Sources
 from explainers.functional import fills
 from explainers.functional.fills import Fill, FillName
-from explainers.trust import granting, read_classifier
+from explainers.reading import read_classifier
+from explainers.trust import granting
 
 
 class Explanandum(nn.Module):
@@ -97,8 +98,7 @@ class Explanandum(nn.Module):
     ) -> None:
         super().__init__()
         self.in_checkpoint, file = in_checkpoint, str(model)
-        state: dict[str, Tensor] = {}
-        given: dict[str, Any] = {}
+        state, given = dict[str, Tensor](), dict[str, Any]()
         if isinstance(model, str) and model.endswith(".ckpt"):
             with granting(trust):
                 arguments, given, state = read_classifier(model)

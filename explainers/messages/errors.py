@@ -72,6 +72,8 @@ def one_line(error: BaseException, program: str) -> str | None:
     told = next((_memory(each) for each in chain if _is_memory(each)), _machine(error))
     if told is None and _is_refused(error):
         told = parser.shorten(_text(error), program)
+    if told is None:
+        told = next(reversed(getattr(error, "__notes__", [])), None)
     if told is not None:
         return f"{told} ({place})" if place else told
     own = [origin for step in _steps(error) if (origin := _origin(step.filename)) != "library"]

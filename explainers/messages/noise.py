@@ -20,8 +20,23 @@ def mute() -> None:
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logger = logging.getLogger(f"lightning.pytorch.{name}")
         logger.addFilter(_tells)
+    warnings.formatwarning = _one_line
     for message in IGNORED:
         warnings.filterwarnings("ignore", message)
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning as its reader needs it, without the place in the code that gave it."""
+    text = " ".join(str(message).split())
+    if issubclass(category, UserWarning):
+        return f"warning: {text}\n"
+    return f"{category.__name__}: {text} ({filename}:{lineno})\n"
 
 
 def _tells(record: logging.LogRecord) -> bool:

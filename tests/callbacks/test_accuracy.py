@@ -77,6 +77,22 @@ def test_a_prediction_counts_all_images_also_those_that_are_done(tmp_path):
         assert check.judged["images"] == 6
 
 
+def test_a_prediction_in_batches_is_checked_on_the_first_images(tmp_path, caplog):
+    """Lightning gives the loader of a prediction a batch sampler in place of its size."""
+    data = Scenes(12, batch_size=4)
+    with caplog.at_level(logging.INFO):
+        trainer(tmp_path, CheckClassifier(), limit_predict_batches=2).predict(
+            Truth(planted.explanandum()), data
+        )
+    assert "on all labeled images" in caplog.text
+    caplog.clear()
+    check = CheckClassifier(images=5)
+    with caplog.at_level(logging.INFO):
+        trainer(tmp_path, check).predict(Truth(planted.explanandum()), data)
+    assert "on the first 5 of 12 labeled images" in caplog.text
+    assert check.judged["images"] == 12
+
+
 def test_unlabeled_images_are_not_checked(tmp_path):
     data = Scenes(4, leave_out=("target",))
     check = CheckClassifier()

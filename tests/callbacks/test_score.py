@@ -53,7 +53,7 @@ def test_end_to_end(tmp_path, capsys):
     assert list(rows[0]) == [
         *("index", "name", "target", "method", "SoftAccuracy", "SoftIoU", "MAE", "MaskSaliency"),
         *("masked_tp", "masked_fp", "masked_fn", "clean_tp", "clean_fp", "clean_fn", "seconds"),
-        "error",
+        *("identity", "error"),
     ]
     assert [r["method"] for r in rows] == [m for m in METHODS for _ in range(5)]
     assert [r["index"] for r in rows[:5]] == ["10", "11", "12", "13", "14"]
@@ -275,7 +275,7 @@ def test_checkpoints_of_the_same_explanandum_are_rows(tmp_path):
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="two rows are called 'random'"):
         Score(methods={"random": CentredGaussian})
-    with pytest.raises(ValueError, match="bootstrap >= 1"):
+    with pytest.raises(ValueError, match="bootstrap must be >= 1"):
         Score(bootstrap=0)
     with pytest.raises(ValueError, match="target must be"):
         Score(target="first")

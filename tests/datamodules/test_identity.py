@@ -47,6 +47,7 @@ def test_every_argument_is_there_as_json(tmp_path, monkeypatch):
         "class_names": [],
         "split": "predict",
         "images": 3,
+        "names": digest(f"{index}.png" for index in range(3)),
         "hash": digest((f"{index}.png", file_size(f"{root}/{index}.png")) for index in range(3)),
     }  # fmt: skip
     assert json.loads(json.dumps(found)) == found

@@ -28,6 +28,29 @@ def test_another_process_is_kept_out_until_the_run_ends(tmp_path):
     RunFolder(tmp_path, {"a": 1}, holds_results=True).release()
 
 
+@pytest.mark.parametrize(
+    ("name", "results", "command"),
+    [
+        ("settings.json", "scores.csv", "test"),
+        ("settings.json", "scores.rank-1.csv", "test"),
+        ("predict.json", "cats/1.png.npy", "predict"),
+        ("fit.json", "checkpoints/last.ckpt", "fit"),
+    ],
+)
+def test_commands_do_not_share_a_folder(tmp_path, name, results, command):
+    own = "predict.json" if command != "predict" else "fit.json"
+    (tmp_path / name).write_text("{}")  # of a run that failed before it had results
+    RunFolder(tmp_path, {"a": 1}, holds_results=False, name=own).release()
+    assert not (tmp_path / name).exists()
+    (tmp_path / own).unlink()
+    (tmp_path / results).parent.mkdir(exist_ok=True)
+    for file in (name, results):
+        (tmp_path / file).write_text("{}")
+    with pytest.raises(ValueError, match=f"holds the results of a {command}: .*--out FOLDER"):
+        RunFolder(tmp_path, {"a": 1}, holds_results=False, name=own)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".json") == [name]
+
+
 def test_a_folder_may_be_taken_again_after_its_release(tmp_path):
     first = RunFolder(tmp_path, {"a": 1}, holds_results=False)
     with pytest.raises(ValueError, match="being written by another run"):

@@ -114,12 +114,12 @@ def test_bytes_that_are_no_text_stay_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"0,x.jpg,0,b\n", "4 fields of 7"),
-        (b"one,x.jpg,0,b,1,1,\n", "no index"),
-        (b"0,x.jpg,0,c,1,1,\n", "not of this run"),
-        (b"0,\xff.jpg,0,b,1,1,\n", "no UTF-8"),
+        (b"0,x.jpg,0,b\n", "4 fields of 8"),
+        (b"one,x.jpg,0,b,1,1,,\n", "no index"),
+        (b"0,x.jpg,0,c,1,1,,\n", "not of this run"),
+        (b"0,\xff.jpg,0,b,1,1,,\n", "no UTF-8"),
         (b"\0\0\0\0\n", "fields"),
-        (b'0,"x"y.jpg,0,b,1,1,\n', "expected after"),
+        (b'0,"x"y.jpg,0,b,1,1,,\n', "expected after"),
     ],
 )
 def test_a_damaged_line_is_named_and_nothing_is_lost(tmp_path, line, told):
@@ -135,7 +135,7 @@ def test_a_damaged_line_is_named_and_nothing_is_lost(tmp_path, line, told):
     assert done(ScoreFile(tmp_path, SETTINGS)) == {0}
 
 
-@pytest.mark.parametrize("header", ["x,y,z", "index,name,target,method,y,seconds,error"])
+@pytest.mark.parametrize("header", ["x,y,z", "index,name,target,method,y,seconds,identity,error"])
 def test_a_file_with_another_header_is_named(tmp_path, header):
     file = ScoreFile(tmp_path, SETTINGS)
     file.append(records(0))

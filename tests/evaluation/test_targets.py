@@ -1,9 +1,11 @@
 """Which images are explained, and for which classes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from explainers.evaluation.targets import choose_targets, class_ids, take
+from explainers.evaluation.targets import check_choice, choose_targets, class_ids, take
 from tests import planted
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0, -1.0], [-4.0, -3.0, -2.0, -1.0]])
@@ -34,9 +36,10 @@ def test_the_runner_up_of_the_prediction():
 def test_choices_that_do_not_suit_say_why():
     with pytest.raises(ValueError, match="needs labelled data"):
         chosen("label")
-    for wrong in ({"multi_label": True}, {"logits": LOGITS[:, :1]}):
-        with pytest.raises(ValueError, match="single-label classifier of at least two"):
-            chosen("second", **wrong)
+    with pytest.raises(ValueError, match="single-label classifier of at least two"):
+        chosen("second", multi_label=True)
+    with pytest.raises(ValueError, match="single-label classifier of at least two"):
+        check_choice("second", SimpleNamespace(multi_label=False, num_classes=1))
     for choice in ("predicted", "label", "second"):
         with pytest.raises(ValueError, match="data have 3 classes, the explanandum 4"):
             chosen(choice, labels=torch.eye(3)[:2])

@@ -6,6 +6,16 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from explainers.messages import noise
 
 
+def test_a_warning_is_a_line_without_its_place_in_the_code(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with warnings.catch_warnings():
+        noise.mute()
+    shown = warnings.formatwarning(UserWarning("the mean\n  is odd"), UserWarning, "a.py", 7)
+    assert shown == "warning: the mean is odd\n"
+    other = warnings.formatwarning(FutureWarning("old"), FutureWarning, "a.py", 7)
+    assert other == "FutureWarning: old (a.py:7)\n"
+
+
 def test_lines_of_every_run_are_left_out_and_no_others(caplog):
     with warnings.catch_warnings(record=True) as told, caplog.at_level(logging.INFO):
         warnings.simplefilter("always")

@@ -196,3 +196,56 @@ def pickles(folder):
             write(path, what)
             made[name, ending] = str(path)
     return made
+
+
+def training_attacks(folder):
+    """Changes of the training state of a fit's checkpoint in a folder, by name, as functions.
+
+    They would have memory overrun, or files of the folder deleted, or end in a traceback.
+    """
+
+    def fused(name, value):
+        def change(content):
+            for state in content["optimizer_states"]:
+                for group in state["param_groups"]:
+                    group |= {"fused": True, "foreach": False}
+                for kept in state["state"].values():
+                    kept[name] = value(kept[name])
+
+        return change
+
+    def saved(key, value):
+        def change(content):
+            for state in content["callbacks"].values():
+                if "best_model_path" in state:
+                    state[key] = value
+
+        return change
+
+    def put(key, value):
+        return lambda content: content.update({key: value})
+
+    folder = Path(folder)
+    victims = {"folder": folder / "precious", "file": folder / "fit.json", "run": folder}
+    elsewhere = folder.parent / "elsewhere.ckpt"
+    return {
+        "fused-short": fused("exp_avg", lambda value: torch.zeros(1)),
+        "fused-expanded": fused("exp_avg_sq", lambda value: torch.zeros(1).expand(value.shape)),
+        "fused-long": fused("exp_avg", lambda value: torch.zeros(10**6)),
+        "fused-step": fused("step", lambda value: torch.zeros(3)),
+        "fused-sparse": fused("exp_avg", lambda value: value.to_sparse()),
+        **{f"best-is-a-{n}": saved("best_model_path", str(p)) for n, p in victims.items()},
+        **{f"last-is-a-{n}": saved("last_model_path", str(p)) for n, p in victims.items()},
+        "best-of-k-is-a-folder": saved("best_k_models", {str(victims["folder"]): torch.zeros(())}),
+        "worst-of-k-is-a-folder": saved("kth_best_model_path", str(victims["folder"])),
+        "best-is-elsewhere": saved("best_model_path", str(elsewhere)),
+        "loops-text": put("loops", "junk"),
+        "loops-empty": put("loops", {}),
+        "callbacks-list": put("callbacks", [1]),
+        "optimizers-none": put("optimizer_states", None),
+        "optimizers-empty": put("optimizer_states", [{}]),
+        "schedulers-text": put("lr_schedulers", "junk"),
+        "version-old": put("pytorch-lightning_version", "1.5.0"),
+        "version-text": put("pytorch-lightning_version", "junk"),
+        "gradients-text": put("gradients", "junk"),
+    }

@@ -234,6 +234,39 @@ def test_attack_fit_tampered(base, tmp_path, say):
     say("fit --ckpt_path ignores or refuses a foreign class and model")
 
 
+TRAINING = list(attacks.training_attacks("/"))
+
+
+@pytest.mark.parametrize("name", TRAINING, ids=[f"attack-fit-{name}" for name in TRAINING])
+def test_a_training_state_harms_nothing(base, name, tmp_path, say):
+    folder = tmp_path / "run"
+    shutil.copytree(base / "fit", folder)
+    (folder / "precious" / "deep").mkdir(parents=True)
+    (folder / "precious" / "deep" / "scores.csv").write_text("precious")
+    (tmp_path / "elsewhere.ckpt").write_text("precious")
+    # Genuine states name their folder; the files of a run that was moved name the old one.
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    for state in content["callbacks"].values():
+        if "best_model_path" in state:
+            state |= {"dirpath": str(folder), "best_model_path": "", "last_model_path": ""}
+            state |= {"best_k_models": {}, "kth_best_model_path": ""}
+    attacks.training_attacks(folder)[name](content)
+    torch.save(content, folder / "last.ckpt")
+    before = trials.tree(tmp_path)
+    more = config(tmp_path / "more.yaml", {"trainer": {"max_epochs": 2}})
+    words = ("-c", base / "fit.yaml", "-c", more, "--ckpt_path", folder / "last.ckpt")
+    job = trials.train("fit", *words, *out(folder), path=[tmp_path])
+    after = trials.tree(tmp_path)
+    lost = [path for path in before if path not in after and not path.endswith(".ckpt")]
+    assert lost == [], f"LOST: {lost}"
+    assert (tmp_path / "elsewhere.ckpt").read_text() == "precious"
+    if job.code == 0:
+        job.passed()
+        say("resumed, with this machine's kernels; no file is lost")
+    else:
+        say(f"refused: {job.refused()[-100:]}")
+
+
 def test_attack_images_that_are_pickles(base, tmp_path, say):
     bombs = attacks.pickles(tmp_path)
     trials.pictures(tmp_path / "photos", 4)

@@ -105,6 +105,35 @@ def maps(folder):
     return {name: data for name, data in trials.tree(folder).items() if name.endswith(".npy")}
 
 
+@pytest.mark.parametrize(
+    "kind", ["test", "predict"], ids=["damage-repair-test", "damage-repair-predict"]
+)
+def test_a_repaired_picture_is_explained(base, kind, tmp_path, say):
+    photos = shutil.copytree(base / "photos", tmp_path / "photos")
+    victim = photos / "cats" / "2.png"
+    whole = victim.read_bytes()
+    spoil(victim, "truncated")
+    path = config(tmp_path / "run.yaml", settings(base, photos))
+    for _ in range(2):
+        go(kind, path, tmp_path / "run").passed()
+    assert (tmp_path / "run" / "errors.csv").exists()
+    victim.write_bytes(whole)
+    go(kind, path, tmp_path / "run").passed()
+    go(kind, path, tmp_path / "whole").passed()
+    assert not (tmp_path / "run" / "errors.csv").exists()
+    if kind == "test":
+        assert trials.numbers(tmp_path / "run") == trials.numbers(tmp_path / "whole")
+    else:
+        own, other = (
+            {n: v for n, v in trials.tree(tmp_path / f).items() if n.endswith(".npy")}
+            for f in ("run", "whole")
+        )
+        assert own == other
+    trials.picture(victim, 99, size=48)
+    told = go(kind, path, tmp_path / "run").refused("another image", "--out")
+    say(f"repaired: as if it had never been damaged; replaced: {told[-70:]}")
+
+
 def test_damage_every_picture(base, tmp_path, say):
     photos = trials.pictures(tmp_path / "photos", 4)
     for picture in photos.rglob("*.png"):

@@ -278,6 +278,34 @@ def test_the_fits_own_config_leaves_the_fit_alone(base, kind, tmp_path, say):
     say(f"{len(before)} files of the fit unchanged, {len(new)} below in {new[0].split('/')[0]}")
 
 
+PAIRS = [
+    (first, second)
+    for first in ("test", "predict", "fit")
+    for second in ("test", "predict", "fit")
+    if first != second
+]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), PAIRS, ids=[f"mix-{first}-then-{second}" for first, second in PAIRS]
+)
+def test_commands_do_not_share_a_folder(base, first, second, tmp_path, say):
+    folder, made = base
+    there = tmp_path / "run"
+    shutil.copytree(folder / first, there)
+    before = trials.tree(there)
+    job = go(second, config(tmp_path / "second.yaml", made[second]), there)
+    after = trials.tree(there)
+    if first == "fit":  # a test goes into a folder of its own below
+        job.passed()
+        assert {name: after[name] for name in before} == before
+        assert not any("/" not in name for name in after.keys() - before.keys())
+        return say(f"{len(before)} files of the fit unchanged, the others in a folder below")
+    told = job.refused("--out")
+    assert after == before
+    say(f"refused, nothing changed: {told[-100:]}")
+
+
 def test_mix_failed_predict_blocks_nothing(base, tmp_path, say):
     folder, made = base
     first = config(tmp_path / "first.yaml", made["predict"], nested(f"{MODEL}.seed", 5))

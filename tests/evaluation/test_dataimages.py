@@ -1,11 +1,15 @@
 """What decides an image: maps of changed images are refused, however many images there are."""
 
+import csv
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from datamodules.folder import ImageFolder
 from explainers.callbacks.save import SaveMaps
+from explainers.callbacks.score import Score
+from explainers.metrics.saliency import MaskSaliency
 from tests import planted
 from tests.support import Truth, trainer
 
@@ -46,7 +50,8 @@ def test_more_and_fewer_images_are_the_same_run(photos):
     photo(photos / "00.png", 30)  # which comes before the others
     assert predict(photos) == 3
     (photos / "1.png").unlink()
-    assert predict(photos) == 0
+    with pytest.warns(UserWarning, match=r"results of 1 image\(s\) .* not among the data.* 1\.png"):
+        assert predict(photos) == 0
 
 
 @pytest.mark.parametrize("side", [8, 12])
@@ -75,6 +80,38 @@ def test_other_data_are_refused(photos, tmp_path):
         with pytest.raises(ValueError, match=told):
             predict(folder, **changes)
     assert predict(photos, batch_size=4) == 0
+
+
+def score(photos):
+    arguments = {"image_size": [8, 8], "batch_size": 2, "labelled": False, "test_on": "all"}
+    data = ImageFolder(root=str(photos), **arguments)
+    folder = photos.parent / "scores"
+    Truth.calls = 0
+    listed = Score(
+        metrics=[MaskSaliency()], sanity=False, panels=0, bootstrap=1, output_dir=str(folder)
+    )
+    trainer(photos.parent, listed).test(Truth(planted.explanandum()), data)
+    with (folder / "scores.csv").open(newline="") as file:
+        return {row["name"]: row["identity"] for row in csv.DictReader(file)}
+
+
+def test_an_image_repaired_after_a_test_is_scored_and_one_replaced_is_refused(photos):
+    whole = (photos / "1.png").read_bytes()
+    (photos / "1.png").write_bytes(whole[:60])
+    with pytest.warns(UserWarning, match="1 of 4 images"):
+        before = score(photos)
+    assert set(before) == {"0.png", "2.png", "3.png"}
+    (photos / "1.png").write_bytes(whole)
+    after = score(photos)
+    assert Truth.calls == 1
+    assert set(after) == {*before, "1.png"}
+    assert len(set(after.values())) == 4
+    photo(photos / "1.png", 50, side=12)
+    with pytest.raises(ValueError, match=r"another image '1\.png': its file or label has changed"):
+        score(photos)
+    (photos / "1.png").rename(photos / "4.png")
+    with pytest.raises(ValueError, match=r"data\.names: the images are others, by name"):
+        score(photos)
 
 
 def test_a_damaged_file_is_listed_and_its_map_made_later(photos):
