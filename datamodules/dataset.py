@@ -55,7 +55,7 @@ class ImageDataset(Dataset[Batch]):
     Args:
         source: Source of the raw images.
         fit: Operation that brings images and masks to their final size.
-        augment: Whether to apply `images.augmentation`.
+        augment: Whether and how to augment, see `images.augmentation`.
         seed: Seed of the augmentation.
         limit: Largest number of images; None uses all.
         skip: Whether loaders leave out images that cannot be read, instead of raising.
@@ -65,13 +65,14 @@ class ImageDataset(Dataset[Batch]):
         self,
         source: ImageSource,
         fit: images.Fit,
-        augment: bool,
+        augment: bool | str,
         seed: int,
         limit: int | None,
         skip: bool = False,
     ) -> None:
-        self.source, self.fit, self.seed = source, fit, seed
-        self.augment = images.augmentation() if augment else None
+        self.source, self.seed = source, seed
+        self.fit = fit.enlarged() if augment == "crop" else fit
+        self.augment = images.augmentation(augment, fit.size) if augment else None
         self.length = len(source.names) if limit is None else min(limit, len(source.names))
         self.skipped = SkippedImages(self.length, skip)
 

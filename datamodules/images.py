@@ -1,5 +1,6 @@
 """Reading and resizing of image files, and the augmentation for training."""
 
+import copy
 import errno
 import math
 import os
@@ -20,6 +21,7 @@ INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
 }
+ENLARGED = 8 / 7  # of the sides of images before they are cropped at random
 MOST_PIXELS = 10**8  # of a resized image before it is cropped: 1.2 GB
 
 
@@ -136,6 +138,13 @@ class Fit:
         self.size, self.how, self.crop_pct = list(size), how, crop_pct
         self.mode = INTERPOLATIONS[interpolation]
 
+    def enlarged(self) -> "Fit":
+        """Return the operation for images of which a random crop has the size of this one."""
+        larger = copy.copy(self)
+        larger.size = [round(side * ENLARGED) for side in self.size]
+        larger.crop_pct = min(1.0, self.crop_pct * ENLARGED)
+        return larger
+
     def __call__(self, pixels: Tensor) -> Tensor:
         """Resize a tensor (..., h, w) to (..., H, W); a `tv_tensors.Mask` is resized as a mask."""
         if self.how == "squash" and list(pixels.shape[-2:]) == self.size:
@@ -170,8 +179,16 @@ class Fit:
         return fitted
 
 
-def augmentation() -> v2.Transform:
-    """Flip, rotation by up to 10 degrees and color jitter, with the strengths of NN-Explainer."""
+def augmentation(kind: bool | str, size: Sequence[int]) -> v2.Transform:
+    """Return the augmentation of training images.
+
+    Args:
+        kind: "crop" flips, and takes a random crop of images of `Fit.enlarged`. True flips,
+            rotates by up to 10 degrees and jitters the colors, with the strengths of NN-Explainer.
+        size: Height and width [H, W] of the result.
+    """
+    if kind == "crop":
+        return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(list(size))])
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),

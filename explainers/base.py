@@ -224,8 +224,8 @@ class Explainer(LightningModule, ABC):
         arguments = without_sources(checkpoint["hyper_parameters"])
         with building(path):
             explainer = cls(explanandum, **{**arguments, **changes})
-        explainer.on_load_checkpoint(checkpoint)
-        explainer.load_state_dict(checkpoint["state_dict"])
+            explainer.on_load_checkpoint(checkpoint)
+            explainer.load_state_dict(checkpoint["state_dict"])
         return explainer
 
 

@@ -143,3 +143,5 @@ def building(path: str) -> Iterator[None]:
     except (AttributeError, LookupError, TypeError) as error:
         text = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path} holds arguments that cannot be used ({text})") from error
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error

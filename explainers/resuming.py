@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from explainers.trainingstate import settle_optimizer
+from explainers.trainingstate import check_like, check_schedulers, settle_optimizer
 
 
 class ResumeExactly(Callback):
@@ -25,7 +25,9 @@ class ResumeExactly(Callback):
         self.cut = False  # it was not, but the fit was
         self.pending = False  # validation after the last batch was due and not over
         self.gradients: dict[str, Tensor] = {}
-        self.optimizers: list[dict[str, Any]] = []  # their states, which Lightning loads later
+        # Their states, which Lightning loads later.
+        self.optimizers: list[dict[str, Any]] = []
+        self.schedules: list[dict[str, Any]] = []
         self.moved = False  # a batch is done
 
     def on_save_checkpoint(
@@ -40,8 +42,16 @@ class ResumeExactly(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Sets the counters to the last batch that was finished."""
+        path = str(trainer.ckpt_path)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if (state := checkpoint["callbacks"].get(callback.state_key)) is not None:
+                check_like(state, callback.state_dict(), f"{path}: {type(callback).__name__}")
+        place = {"fit_loop": trainer.fit_loop.state_dict()}
+        check_like(checkpoint.get("loops", {}), place, f"{path}: loops")
         self.gradients = checkpoint.get("gradients", {})
+        check_like(self.gradients, {}, f"{path}: gradients")
         self.optimizers = checkpoint.get("optimizer_states", [])
+        self.schedules = checkpoint.get("lr_schedulers", [])
         if (loops := checkpoint.get("loops", {}).get("fit_loop")) is None:
             return
         epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
@@ -71,10 +81,19 @@ class ResumeExactly(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the states of the optimizers before they are loaded."""
+        if trainer.ckpt_path is None:
+            return
         path = str(trainer.ckpt_path)
-        for i, (state, own) in enumerate(zip(self.optimizers, trainer.optimizers, strict=False)):
-            self.optimizers[i] = settle_optimizer(state, own, path)
-        self.optimizers = []
+        check_like(self.optimizers, [{}] * len(trainer.optimizers), f"{path}: optimizer_states")
+        for i, own in enumerate(trainer.optimizers):
+            self.optimizers[i] = settle_optimizer(self.optimizers[i], own, path)
+        schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+        check_schedulers(self.schedules, schedules, path)
+        shapes = {n: list(p.shape) for n, p in pl_module.named_parameters()}
+        for name, value in self.gradients.items():
+            if list(getattr(value, "shape", "?")) != shapes.get(name):
+                raise ValueError(f"{path}: gradients is damaged: {name} is none of this network")
+        self.optimizers, self.schedules = [], []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on behind the last batch: with its validation, the next batch or the next epoch."""
@@ -109,12 +128,12 @@ class ResumeExactly(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Adds a note to what Python or torch raise as they take up a state that makes no sense."""
-        faults = (AttributeError, LookupError, TypeError, RuntimeError)
+        faults = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
         if trainer.ckpt_path and not self.moved and isinstance(exception, faults):
             text = " ".join(str(exception).split())
             exception.add_note(
-                f"no fit can go on from {trainer.ckpt_path}: its state of the training is damaged, "
-                f"or not of this fit ({type(exception).__name__}: {text[:200]})"
+                f"the fit did not go on from {trainer.ckpt_path} ({type(exception).__name__}: "
+                f"{text[:200]}): if it starts without it, the file's state of training is damaged"
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,7 +1,7 @@
 """The state of a training in a checkpoint: what a fit may take from a file of a stranger."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from packaging.version import InvalidVersion, Version
 
 OLDEST = "2.6"  # Lightning that can have written a checkpoint of ours
+FILES = ("best_model_path", "kth_best_model_path", "last_model_path")  # of a ModelCheckpoint
 # Options of an optimizer that choose its code, not its numbers.
 KERNELS = ("foreach", "fused", "capturable", "differentiable")
 
@@ -26,7 +27,7 @@ def check_state(checkpoint: Mapping[str, Any], path: str) -> None:
         )
     written = checkpoint.get("pytorch-lightning_version")
     try:
-        old = Version(str(written)) < Version(OLDEST)
+        old = not isinstance(written, str) or Version(written) < Version(OLDEST)
     except InvalidVersion:
         old = True
     if old:
@@ -34,15 +35,16 @@ def check_state(checkpoint: Mapping[str, Any], path: str) -> None:
             f"{path} was written by Lightning {str(written)[:20]!r}, and a fit goes on from "
             f"checkpoints of {OLDEST} or newer: start a new fit"
         )
-    callbacks = checkpoint.get("callbacks", {})
+    callbacks = checkpoint.get("callbacks")
+    if not isinstance(callbacks, Mapping):  # Lightning would not ask any callback
+        raise ValueError(f"{path} is damaged: it lacks the states of the callbacks")
     # Lightning takes "~" and "file:" for a place.
     for text in _texts(callbacks):
         if re.match(r"~|[\w+.-]+:", text) or "::" in text or ".." in Path(text).parts:
             raise ValueError(
                 f"{path} lists {text!r} among its files, which leads out of its folder"
             )
-    states = callbacks.values() if isinstance(callbacks, Mapping) else ()
-    for state in states:
+    for state in callbacks.values():
         if isinstance(state, Mapping) and "best_model_path" in state:
             _check_saved(state, path)
 
@@ -50,15 +52,71 @@ def check_state(checkpoint: Mapping[str, Any], path: str) -> None:
 def _check_saved(state: Mapping[str, Any], path: str) -> None:
     """Checks the files of a ModelCheckpoint, which deletes those that are no longer the best.
 
-    It deletes whole folders, too. A name with a metric such as `val/loss` lies in one of its own.
+    It deletes them only below its own folder, but there anything, also whole folders.
     """
-    folder = Path(str(state.get("dirpath")))
-    for key, value in state.items():
-        for file in () if key == "dirpath" else _texts(value):
-            if file and not (file.endswith(".ckpt") and folder in Path(file).parents):
-                raise ValueError(
-                    f"{path} lists {file!r} as its {key}, which is no checkpoint in its folder"
-                )
+    best = state.get("best_k_models", {})
+    check_like(best, dict.fromkeys(best, 0.0) if isinstance(best, Mapping) else {}, path)
+    files = [(key, state.get(key, "")) for key in FILES]
+    files += [("best_k_models", name) for name in best]
+    for key, file in files:
+        if not isinstance(file, str):
+            raise ValueError(f"{path} is damaged: its {key} is {file!r}, no path")
+        if file and (not file.endswith(".ckpt") or Path(file).is_dir()):
+            raise ValueError(f"{path} lists {file!r} as its {key}, which is no checkpoint file")
+    if state.get("kth_best_model_path", "") not in ("", *best):
+        raise ValueError(f"{path} is damaged: its kth_best_model_path is not among the best")
+
+
+def check_like(stored: Any, own: Any, where: str) -> None:
+    """Checks that a stored state has the types of one at hand, as far as both have the same keys.
+
+    Args:
+        stored: What a file holds.
+        own: What the object at hand holds. None stands for anything.
+        where: Path of the file and of the value, for messages.
+
+    Raises:
+        ValueError: If a value has another type, or a list another length.
+    """
+    if isinstance(own, Mapping):
+        good = isinstance(stored, Mapping)
+        for key in own.keys() & stored.keys() if good else ():
+            check_like(stored[key], own[key], f"{where}: {key}")
+    elif isinstance(own, list | tuple):
+        good = isinstance(stored, list | tuple) and len(stored) == len(own)
+        for one, other in zip(stored, own, strict=True) if good else ():
+            check_like(one, other, where)
+    elif isinstance(own, bool | str):
+        good = isinstance(stored, type(own))
+    elif isinstance(own, int | float | torch.Tensor):
+        good = isinstance(stored, int | float | torch.Tensor) and not isinstance(stored, bool)
+        good = good and (stored.numel() == 1 if isinstance(stored, torch.Tensor) else True)
+        good = good and abs(float(stored)) < 2**62 if isinstance(own, int) and good else good
+    else:
+        good = True
+    if not good:
+        shown = " ".join(repr(stored).split())
+        raise ValueError(f"{where} is damaged: expected a value like {own!r}, got {shown[:60]}")
+
+
+def check_schedulers(states: Any, own: Sequence[Any], path: str) -> None:
+    """Checks the states of schedules of learning rates, which become attributes of theirs.
+
+    Args:
+        states: What a file holds.
+        own: Schedules at hand.
+        path: Path of the file.
+
+    Raises:
+        ValueError: If a state is not one of its schedule.
+    """
+    known = [schedule.state_dict() for schedule in own]
+    check_like(states, known, f"{path}: lr_schedulers")
+    for state, mine in zip(states, known, strict=True):
+        if foreign := state.keys() - mine.keys():
+            raise ValueError(
+                f"{path}: lr_schedulers is damaged: no schedule has {sorted(map(str, foreign))[0]}"
+            )
 
 
 def settle_optimizer(
@@ -77,6 +135,7 @@ def settle_optimizer(
         ValueError: If the state is not one of this optimizer.
     """
     own = optimizer.param_groups
+    check_like(state, {"state": {}, "param_groups": [{}] * len(own)}, f"{path}: optimizer")
     groups, values = state["param_groups"], state["state"]
     sizes = [len(group["params"]) for group in groups]
     if sizes != [len(group["params"]) for group in own]:
@@ -84,6 +143,9 @@ def settle_optimizer(
             f"{path} holds the state of {sum(sizes)} parameters in {len(sizes)} groups, expected "
             f"{sum(len(group['params']) for group in own)} in {len(own)}: it is of another network"
         )
+    for old, new in zip(groups, own, strict=True):
+        options = {key: value for key, value in new.items() if key not in ("params", *KERNELS)}
+        check_like(old, options, f"{path}: optimizer")
     groups = [
         {**old, **{key: new[key] for key in KERNELS if key in new}}
         for old, new in zip(groups, own, strict=True)

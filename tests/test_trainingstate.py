@@ -3,9 +3,19 @@
 import pytest
 import torch
 
-from explainers.trainingstate import check_state, settle_optimizer
+from explainers.trainingstate import (
+    check_like,
+    check_schedulers,
+    check_state,
+    settle_optimizer,
+)
 
-GOOD = {"loops": {}, "optimizer_states": [], "pytorch-lightning_version": "2.6.0"}
+GOOD = {
+    "loops": {},
+    "optimizer_states": [],
+    "pytorch-lightning_version": "2.6.0",
+    "callbacks": {},
+}
 
 
 def saved(**paths):
@@ -20,6 +30,9 @@ def saved(**paths):
         ({"pytorch-lightning_version": "1.0.0"}, "was written by Lightning '1.0.0'"),
         ({"pytorch-lightning_version": "newest"}, "was written by Lightning 'newest'"),
         ({"pytorch-lightning_version": None}, "was written by Lightning 'None'"),
+        ({"pytorch-lightning_version": 2.6}, "was written by Lightning '2.6'"),
+        ({"callbacks": None}, "is damaged: it lacks the states of the callbacks"),
+        ({"callbacks": [1]}, "is damaged: it lacks the states of the callbacks"),
     ],
 )
 def test_what_no_fit_can_go_on_from(changes, told):
@@ -34,22 +47,88 @@ def test_what_no_fit_can_go_on_from(changes, told):
     [
         {"best_model_path": "/run/test-results"},
         {"best_model_path": "/run/fit.json"},
-        {"best_model_path": "/elsewhere/last.ckpt"},
         {"last_model_path": "/run"},
         {"kth_best_model_path": "/run/../x.ckpt"},
         {"best_k_models": {"/run/test-results": torch.zeros(())}},
-        {"some_later_key": ["/run/metrics.csv"]},
-        {"dirpath": None, "best_model_path": "/run/last.ckpt"},
     ],
 )
-def test_only_checkpoints_in_their_own_folder_may_be_deleted(paths):
+def test_nothing_but_checkpoints_may_be_deleted(paths):
     with pytest.raises(ValueError, match=r"^x\.ckpt lists '/"):
         check_state(saved(**paths), "x.ckpt")
 
 
+def test_a_folder_is_not_deleted_whatever_its_name(tmp_path):
+    folder = tmp_path / "precious.ckpt"
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"which is no checkpoint file"):
+        check_state(saved(dirpath=str(tmp_path), best_model_path=str(folder)), "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"best_model_path": 3},
+        {"best_k_models": None},
+        {"best_k_models": ["/run/a.ckpt"]},
+        {"best_k_models": {"/run/a.ckpt": torch.zeros(3)}, "kth_best_model_path": "/run/a.ckpt"},
+        {"best_k_models": {}, "kth_best_model_path": "/run/a.ckpt"},
+    ],
+)
+def test_junk_in_the_state_of_saved_files(state):
+    with pytest.raises(ValueError, match=r"^x\.ckpt.* is damaged"):
+        check_state(saved(**state), "x.ckpt")
+
+
 def test_genuine_files_of_a_fit_may_be_deleted():
     best = {"/run/a.ckpt": torch.zeros(()), "/run/epoch=1-val/loss=2.ckpt": torch.zeros(())}
-    check_state(saved(best_model_path="/run/a.ckpt", best_k_models=best), "x.ckpt")
+    paths = {"best_model_path": "/run/a.ckpt", "kth_best_model_path": "/run/a.ckpt"}
+    check_state(saved(**paths, best_k_models=best, monitor="val/loss"), "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("stored", "own"),
+    [
+        ({"a": 2, "new": "x"}, {"a": 1.0, "b": 3}),
+        ({"a": torch.tensor(2.0)}, {"a": 1}),
+        ({"a": [1, 2]}, {"a": (3, 4)}),
+        ({"a": "x"}, {"a": None}),
+        ({"a": {"b": [1, "x"]}}, {"a": {}}),
+        ([], []),
+    ],
+)
+def test_states_alike(stored, own):
+    check_like(stored, own, "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("stored", "own"),
+    [
+        ({"a": "x"}, {"a": 1}),
+        ({"a": True}, {"a": 1}),
+        ({"a": 1}, {"a": True}),
+        ({"a": torch.zeros(3)}, {"a": torch.zeros(())}),
+        ({"a": 10**30}, {"a": 1}),
+        ({"a": [1]}, {"a": (3, 4)}),
+        ({"a": None}, {"a": 1}),
+        ({"a": 5}, {"a": {}}),
+        ("x", {}),
+        ({}, []),
+        ({"a": [{"b": "x"}]}, {"a": [{"b": 1}]}),
+    ],
+)
+def test_states_that_differ(stored, own):
+    with pytest.raises(ValueError, match=r"^x\.ckpt.* is damaged: expected a value like"):
+        check_like(stored, own, "x.ckpt")
+
+
+def test_a_schedule_gets_no_attributes_that_it_has_not():
+    _, optimizer = trained()
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5)
+    state = schedule.state_dict()
+    check_schedulers([state], [schedule], "x.ckpt")
+    for wrong in ([{**state, "step": "x"}], [{**state, "last_epoch": "x"}], [], "x"):
+        with pytest.raises(ValueError, match=r"^x\.ckpt: lr_schedulers"):
+            check_schedulers(wrong, [schedule], "x.ckpt")
 
 
 def trained(kind=torch.optim.AdamW, shape=(4, 3), **options):

@@ -105,6 +105,7 @@ class CheckClassifier(Callback):
         self.judged = self._metric.judge(module.explanandum.expected_accuracy)
         if not self.judged["images"]:
             return
+        which = f"all {self.judged['images']}" if which == "all" else which
         text = f"the classifier has {sentence(self.judged)} on {which} labeled images"
         if not self.judged["problem"]:
             rank_zero_info(text)

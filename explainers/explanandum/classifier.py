@@ -252,7 +252,7 @@ class Classifier(LightningModule):
             arguments, _, state = read_classifier(checkpoint_path, kwargs)
         with building(str(checkpoint_path)):
             classifier = cls(**{**arguments, **kwargs})
-        classifier.network.load_state_dict(state)
+            classifier.network.load_state_dict(state)
         return classifier.to(map_location)
 
 

@@ -10,7 +10,8 @@ def soft_masks(scores: Tensor, shares: Tensor, sharpness: float = 8.0) -> Tensor
     """Masks (B, H, W) in [0, 1] of the pixels with the largest scores, without noise.
 
     The mask is sigmoid(sharpness (scores - t)), where t is the score at the given share of the
-    pixels. The gradient includes that of t, so that a shift of all scores changes nothing.
+    pixels. The gradient of t is that of the level which keeps the area of the mask: a shift of all
+    scores changes nothing, and no single pixel decides about the level.
 
     Args:
         scores: Scores (B, H, W), with a standard deviation of about 1.
@@ -25,8 +26,12 @@ def soft_masks(scores: Tensor, shares: Tensor, sharpness: float = 8.0) -> Tensor
     flat = widen(scores).flatten(1)
     places = (shares * flat.shape[1]).long().clamp(max=flat.shape[1] - 1).to(flat.device)
     ordered = flat.sort(dim=1, descending=True).values
-    level = ordered.gather(1, places[:, None])
-    return (sharpness * (flat - level)).sigmoid().view_as(scores)
+    level = ordered.gather(1, places[:, None]).detach()
+    masks = (sharpness * (flat - level)).sigmoid().detach()
+    slopes = masks * (1 - masks)  # of the mask, as far as it matters
+    slopes = slopes / slopes.sum(dim=1, keepdim=True).clamp(min=torch.finfo(slopes.dtype).tiny)
+    moved = (slopes * (flat - flat.detach())).sum(dim=1, keepdim=True)  # 0, with a gradient
+    return (sharpness * (flat - level - moved)).sigmoid().view_as(scores)
 
 
 def stratified_shares(count: int, generator: torch.Generator) -> Tensor:

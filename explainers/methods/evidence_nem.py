@@ -1,42 +1,20 @@
 """EvidenceNEM: a small trained network on the evidence of all stages ranks pixels for any class."""
 
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from explainers.explanandum import Explanandum, layouts
+from explainers.explanandum.folding import folded
 from explainers.explanandum.gradients import stage_evidence
-from explainers.functional.fills import OwnFill
-from explainers.functional.losses import log_odds
-from explainers.functional.soft_masks import soft_masks, stratified_shares, tempered
+from explainers.functional.soft_masks import stratified_shares
 from explainers.learned import LearnedExplainer
 from explainers.networks.evidence import EvidenceNetwork, EvidenceOptions
+from explainers.optimization import areas
+from explainers.optimization.areas import ESTIMATOR, EstimatorOptions
 from explainers.optimizers import ADAM, OptimizerOptions
 
-
-class EstimatorOptions(TypedDict, total=False):
-    """How the areas under the curves are estimated.
-
-    Args:
-        sharpness: Inverse width of the soft masks, see `soft_masks.soft_masks`.
-        temperature: Divisor of the log-odds, see `soft_masks.tempered`.
-        insertion: Probability of each fill where pixels are inserted.
-        deletion: Probability of each fill where pixels are deleted.
-    """
-
-    sharpness: float
-    temperature: float
-    insertion: dict[OwnFill, float]
-    deletion: dict[OwnFill, float]
-
-
-ESTIMATOR: EstimatorOptions = {
-    "sharpness": 8.0,
-    "temperature": 3.0,
-    "insertion": {"kernel_blur": 0.4, "mean": 0.4, "noise": 0.2},
-    "deletion": {"kernel_blur": 0.2, "mean": 0.6, "noise": 0.2},
-}
 NETWORK: EvidenceOptions = {"width": 32, "tile": 16}
 
 
@@ -87,17 +65,21 @@ class EvidenceNEM(LearnedExplainer):
     ) -> None:
         super().__init__(explanandum, optimizer, seed)
         self.estimator: EstimatorOptions = self.complete("estimator", ESTIMATOR)
-        for name in ("insertion", "deletion"):
-            chances = list(self.estimator[name].values())
-            if not chances or min(chances) < 0 or abs(sum(chances) - 1) > 1e-6:
-                raise ValueError(f"the probabilities of {name} must be >= 0 with sum 1")
-        if min(self.estimator["sharpness"], self.estimator["temperature"]) <= 0:
-            raise ValueError("sharpness and temperature must be positive")
+        areas.check(self.estimator)
         with layouts.trying(explanandum):
             trial = explanandum.mean.expand(1, 3, *explanandum.input_size)
             (evidence,), _ = stage_evidence(explanandum, trial)
+        self._faster: list[Explanandum] = []  # in a list, so that it is no part of this module
         channels = [values.shape[1] for values in evidence.values]
         self.network = EvidenceNetwork(channels, **self.complete("network", NETWORK))
+
+    def on_fit_start(self) -> None:
+        """Makes a faster copy of the classifier for the passes of the training."""
+        self._faster = [folded(self.explanandum)]
+
+    def on_fit_end(self) -> None:
+        """Forgets the copy."""
+        self._faster = []
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Scores (B, H, W). Several classes give the maximum of their scores, each min-maxed."""
@@ -111,30 +93,28 @@ class EvidenceNEM(LearnedExplainer):
     def loss_terms(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         """`insertion`: mean 1 - q of images with the first pixels; `deletion`: q without them."""
         images = batch["image"]
-        (evidence,), logits = stage_evidence(self.explanandum, images)
+        (explanandum,) = self._faster or [self.explanandum]
+        (evidence,), logits = stage_evidence(explanandum, images)
         classes = logits.argmax(dim=1)
         scores = self.network(evidence, images.shape[-2:])
-        shown = []
-        for name in ("insertion", "deletion"):
-            shares = stratified_shares(len(images), generator)
-            masks = soft_masks(scores, shares, self.estimator["sharpness"])[:, None]
-            fill = self._fill(images, name, generator)
-            kept = masks if name == "insertion" else 1 - masks
-            shown.append(fill + (images - fill) * kept)
-        odds = log_odds(
-            self.explanandum(torch.cat(shown)), classes.repeat(2), self.explanandum.multi_label
+        shares, fills = zip(
+            *(
+                (stratified_shares(len(images), generator), self._fill(images, sense, generator))
+                for sense in ("insertion", "deletion")
+            ),
+            strict=True,
         )
-        inserted, deleted = tempered(odds, self.estimator["temperature"]).chunk(2)
+        inserted, deleted = areas.areas(
+            explanandum, self.estimator, images, scores, classes, fills, shares
+        )
         return {"insertion": 1 - inserted.mean(), "deletion": deleted.mean()}
 
     def _fill(self, images: Tensor, sense: str, generator: torch.Generator) -> Tensor:
         """A fill for each image, drawn with the probabilities of the options."""
-        chances = self.estimator[sense]  # type: ignore[literal-required]
-        names, weights = list(chances), torch.tensor(list(chances.values()))
-        choice = torch.multinomial(weights, len(images), replacement=True, generator=generator)
+        names = areas.draw_fills(self.estimator, sense, len(images), generator)
         filled = torch.empty_like(images)
         with torch.autocast(images.device.type, enabled=False):
-            for row, number in enumerate(choice.tolist()):
-                fill = self.explanandum.fill(names[number], generator)
+            for row, name in enumerate(names):
+                fill = self.explanandum.fill(name, generator)
                 filled[row : row + 1] = fill(images[row : row + 1])
         return filled

@@ -36,7 +36,7 @@ def test_it_is_said_before_and_after_the_run(tmp_path, caplog):
     said = [line for line in caplog.messages if line.startswith("the classifier has")]
     assert said == [
         "the classifier has top-1 100.0 % [67.6, 100.0] on the first 8 of 12 labeled images",
-        "the classifier has top-1 100.0 % [75.8, 100.0] on all labeled images",
+        "the classifier has top-1 100.0 % [75.8, 100.0] on all 12 labeled images",
     ]
     assert check.judged["images"] == 12
     assert json.loads((tmp_path / "summary.json").read_text())["classifier"] == check.judged
@@ -47,7 +47,7 @@ def test_few_images_are_checked_once(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         score(tmp_path, Scenes(5))
     assert caplog.text.count("the classifier has") == 1
-    assert "on all labeled images" in caplog.text
+    assert "on all 5 labeled images" in caplog.text
 
 
 def test_a_limited_run_checks_its_own_images(tmp_path):
@@ -84,7 +84,7 @@ def test_a_prediction_in_batches_is_checked_on_the_first_images(tmp_path, caplog
         trainer(tmp_path, CheckClassifier(), limit_predict_batches=2).predict(
             Truth(planted.explanandum()), data
         )
-    assert "on all labeled images" in caplog.text
+    assert "on all 8 labeled images" in caplog.text
     caplog.clear()
     check = CheckClassifier(images=5)
     with caplog.at_level(logging.INFO):

@@ -96,6 +96,23 @@ def test_augmentation_depends_on_seed_epoch_and_index_only():
     assert 0.0 <= first.min() <= first.max() <= 1.0
 
 
+def test_random_crops_are_parts_of_a_larger_image_and_move_with_their_mask():
+    data = RampData(augment="crop", image_size=[7, 14], resize="crop", crop_pct=0.875)
+    dataset = data.dataset("train")
+    assert dataset.fit.size == [8, 16]
+    assert dataset.fit.crop_pct == 1.0
+    first = {tuple(dataset[(epoch, 0)]["image"][0].flatten().tolist()) for epoch in range(12)}
+    assert len(first) > 4
+    sample = dataset[(1, 0)]
+    assert sample["image"].shape == (3, 7, 14)
+    assert sample["mask"].shape[-2:] == (7, 14)
+    assert torch.equal(dataset[(1, 0)]["image"], sample["image"])
+    assert data.dataset("test").fit.size == [7, 14]
+    assert RampData(augment="crop").identity("train")["arguments"]["augment"] == "crop"
+    with pytest.raises(ValueError, match="augment must be one of"):
+        RampData(augment="cut")
+
+
 def test_masks_are_flipped_with_their_image():
     dataset = RampData(augment=True).dataset("train")
     flipped = 0

@@ -40,3 +40,28 @@ def test_a_temperature_widens_the_range_with_a_gradient():
     probabilities = tempered(odds)
     assert probabilities.tolist() == pytest.approx([0.1192, 0.5, 0.8808], abs=1e-4)
     assert tempered(odds, 1.0).tolist() == odds.sigmoid().tolist()
+
+
+def test_the_gradient_keeps_the_area_and_spreads_over_the_edge():
+    """As if the level were moved so that the area of the mask stays, which differences show."""
+    scores = torch.randn(1, 40, generator=torch.Generator().manual_seed(2)).double().view(1, 5, 8)
+    share, weights = torch.tensor([0.4]), torch.linspace(-1, 1, 40).view(1, 5, 8).double()
+    level = scores.flatten().sort(descending=True).values[16]
+    area = (8 * (scores - level)).sigmoid().sum()
+
+    def masks_of_equal_area(changed):
+        low, high = level - 3, level + 3
+        for _ in range(60):
+            middle = (low + high) / 2
+            small = (8 * (changed - middle)).sigmoid().sum() < area
+            low, high = (low, middle) if small else (middle, high)
+        return (8 * (changed - middle)).sigmoid()
+
+    leaf = scores.clone().requires_grad_()
+    (soft_masks(leaf, share) * weights).sum().backward()
+    for i in (0, 7, 19, 33):
+        step = torch.zeros_like(scores)
+        step.view(-1)[i] = 1e-5
+        up, down = (masks_of_equal_area(scores + sign * step) for sign in (1, -1))
+        slope = ((up - down) * weights).sum() / 2e-5
+        torch.testing.assert_close(leaf.grad.flatten()[i], slope, rtol=1e-4, atol=1e-6)

@@ -239,7 +239,18 @@ def training_attacks(folder):
         "best-of-k-is-a-folder": saved("best_k_models", {str(victims["folder"]): torch.zeros(())}),
         "worst-of-k-is-a-folder": saved("kth_best_model_path", str(victims["folder"])),
         "best-is-elsewhere": saved("best_model_path", str(elsewhere)),
+        "fused-without-callbacks": lambda content: (
+            fused("exp_avg", lambda value: torch.zeros(1))(content),
+            content.pop("callbacks"),
+        ),
+        "best-is-a-folder-with-the-ending": saved("best_model_path", str(folder / "precious.ckpt")),
+        "monitor-text": saved("monitor", "val/loss"),
         "loops-text": put("loops", "junk"),
+        "loops-steps-text": lambda content: content["loops"]["fit_loop"][
+            "epoch_loop.state_dict"
+        ].update(_batches_that_stepped="junk"),
+        "schedulers-method": put("lr_schedulers", [{"step": "junk"}]),
+        "version-number": put("pytorch-lightning_version", 2.6),
         "loops-empty": put("loops", {}),
         "callbacks-list": put("callbacks", [1]),
         "optimizers-none": put("optimizer_states", None),

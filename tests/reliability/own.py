@@ -56,13 +56,19 @@ class Diverging(LearnedExplainer):
         explanandum: The frozen classifier.
         start: First step with a bad loss.
         value: Value of the term, "nan" or "inf".
+        schedule: Schedule of the learning rate.
         seed: Not used.
     """
 
     def __init__(
-        self, explanandum: Explanandum, start: int = 1000, value: str = "nan", seed: int = 0
+        self,
+        explanandum: Explanandum,
+        start: int = 1000,
+        value: str = "nan",
+        schedule: str = "constant",
+        seed: int = 0,
     ) -> None:
-        super().__init__(explanandum, {"lr": 0.01}, seed)
+        super().__init__(explanandum, {"lr": 0.01, "schedule": schedule}, seed)
         self.start, self.value = start, value
         self.scale = torch.nn.Parameter(torch.ones(8))
 

@@ -242,7 +242,9 @@ def test_a_training_state_harms_nothing(base, name, tmp_path, say):
     folder = tmp_path / "run"
     shutil.copytree(base / "fit", folder)
     (folder / "precious" / "deep").mkdir(parents=True)
-    (folder / "precious" / "deep" / "scores.csv").write_text("precious")
+    shutil.copytree(folder / "precious", folder / "precious.ckpt")
+    for each in ("precious", "precious.ckpt"):
+        (folder / each / "deep" / "scores.csv").write_text("precious")
     (tmp_path / "elsewhere.ckpt").write_text("precious")
     # Genuine states name their folder; the files of a run that was moved name the old one.
     content = torch.load(folder / "last.ckpt", weights_only=True)

@@ -162,3 +162,28 @@ def test_train_wrong_checkpoint(base, tmp_path, say):
     trials.train("fit", *words, tmp_path / "missing.ckpt").refused("missing.ckpt")
     trials.train("fit", *words, base / "shapes.ckpt").refused("shapes.ckpt")
     say(told[-100:])
+
+
+def test_train_resume_with_callbacks(base, tmp_path, say):
+    """Whatever usual callbacks and schedules store is taken up again."""
+    kind = "lightning.pytorch.callbacks"
+    best = {"filename": "best", "monitor": "val/loss", "save_top_k": 2, "save_last": True}
+    listed = [
+        {"class_path": f"{kind}.ModelCheckpoint", "init_args": best},
+        {"class_path": f"{kind}.EarlyStopping", "init_args": {"monitor": "val/loss"}},
+        {"class_path": f"{kind}.EMAWeightAveraging", "init_args": {"decay": 0.5}},
+    ]
+    for schedule in ("constant", "cosine", "annealing"):
+        changes = {"trainer": {"callbacks": listed}}
+        made = merged(settings(base, schedule=schedule), changes)
+        whole, half = tmp_path / f"{schedule}-whole", tmp_path / f"{schedule}-half"
+        path = config(tmp_path / "fit.yaml", made)
+        trials.train("fit", "-c", path, *out(whole)).passed()
+        # Half way by a signal, since the schedule depends on the number of epochs.
+        words = ("-c", path, *out(half))
+        trials.train("fit", *words, env={"TRIAL_SIGNAL": "SIGTERM@12"})
+        (left,) = half.rglob("interrupted.ckpt")
+        trials.train("fit", *words, "--ckpt_path", left).passed()
+        (one,), (other,) = whole.rglob("last.ckpt"), half.rglob("last.ckpt")
+        same(one, other)
+    say("monitored checkpoints, early stopping, moving average, three schedules: equal")

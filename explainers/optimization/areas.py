@@ -1,0 +1,103 @@
+"""Estimates of the areas under the insertion and deletion curves, with gradients by the scores."""
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from explainers.explanandum import Explanandum
+from explainers.functional.fills import OwnFill
+from explainers.functional.losses import log_odds
+from explainers.functional.soft_masks import soft_masks, tempered
+
+
+class EstimatorOptions(TypedDict, total=False):
+    """How the areas under the curves are estimated.
+
+    Args:
+        sharpness: Inverse width of the soft masks, see `soft_masks.soft_masks`.
+        temperature: Divisor of the log-odds, see `soft_masks.tempered`.
+        insertion: Probability of each fill where pixels are inserted.
+        deletion: Probability of each fill where pixels are deleted.
+    """
+
+    sharpness: float
+    temperature: float
+    insertion: dict[OwnFill, float]
+    deletion: dict[OwnFill, float]
+
+
+ESTIMATOR: EstimatorOptions = {
+    "sharpness": 8.0,
+    "temperature": 3.0,
+    "insertion": {"kernel_blur": 0.4, "mean": 0.4, "noise": 0.2},
+    "deletion": {"kernel_blur": 0.2, "mean": 0.6, "noise": 0.2},
+}
+
+
+SENSES = ("insertion", "deletion")
+
+
+def check(options: EstimatorOptions) -> None:
+    """Checks complete options.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    for name in ("insertion", "deletion"):
+        chances = list(options[name].values())
+        if not chances or min(chances) < 0 or abs(sum(chances) - 1) > 1e-6:
+            raise ValueError(f"the probabilities of {name} must be >= 0 with sum 1")
+    if min(options["sharpness"], options["temperature"]) <= 0:
+        raise ValueError("sharpness and temperature must be positive")
+
+
+def draw_fills(
+    options: EstimatorOptions, sense: str, count: int, generator: torch.Generator
+) -> list[OwnFill]:
+    """Names (count,) of fills, drawn with the probabilities of a sense.
+
+    Args:
+        options: Complete options.
+        sense: "insertion" or "deletion".
+        count: Number of fills.
+        generator: Source of the randomness, on the CPU.
+    """
+    chances: dict[OwnFill, float] = options[sense]  # type: ignore[literal-required]
+    names, weights = list(chances), torch.tensor(list(chances.values()))
+    choice = torch.multinomial(weights, count, replacement=True, generator=generator)
+    return [names[number] for number in choice.tolist()]
+
+
+def areas(
+    explanandum: Explanandum,
+    options: EstimatorOptions,
+    images: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    fills: tuple[Tensor, Tensor],
+    shares: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Tempered probabilities (B,) of the classes if pixels are inserted, and if they are deleted.
+
+    With random shares, their means estimate the areas under the two curves.
+
+    Args:
+        explanandum: The classifier.
+        options: Complete options.
+        images: Images (B, 3, H, W) in [0, 1].
+        scores: Scores (B, H, W), with a standard deviation of about 1.
+        classes: Classes (B,) int64.
+        fills: What is behind the inserted, and in place of the deleted pixels, (B, 3, H, W) each.
+        shares: Shares of the pixels that are inserted and deleted, (B,) in [0, 1] each.
+    """
+    inserted, deleted = (
+        soft_masks(scores, each, options["sharpness"])[:, None].to(images.dtype) for each in shares
+    )
+    behind, instead = fills
+    shown = torch.cat(
+        [behind + (images - behind) * inserted, images + (instead - images) * deleted]
+    )
+    odds = log_odds(explanandum(shown), classes.repeat(2), explanandum.multi_label)
+    first, second = tempered(odds, options["temperature"]).chunk(2)
+    return first, second
