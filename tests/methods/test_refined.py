@@ -67,6 +67,7 @@ def test_a_checkpoint_gives_the_start(tmp_path):
 def test_passes_are_those_of_the_start_and_one_of_each_kind_for_each_mask():
     explanandum = planted.explanandum()
     images, _ = planted.scenes(3)
+    count(Refined(explanandum, passes=2), images)  # which also finds out where the stages are
     counts = []
     for passes in (2, 10):
         refined = Refined(explanandum, passes=passes)

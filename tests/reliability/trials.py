@@ -287,6 +287,6 @@ def numbers(folder, method=None):
         key = (row["name"], row["method"], row["target"])
         assert key not in found, f"twice: {key}"
         if method in (None, row["method"]):
-            left_out = ("index", "name", "method", "target", "seconds", "error")
+            left_out = ("index", "name", "method", "target", "seconds", "error", "identity")
             found[key] = {n: v for n, v in row.items() if n not in left_out}
     return found
