@@ -59,6 +59,7 @@ class Explainer(LightningModule, ABC):
         check_choices(type(self), self.hparams)
         self.explanandum = explanandum
         self.seed = seed
+        self.cost: dict[str, float] | None = None  # of the training, see `cost.CountCost`
 
     @abstractmethod
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -161,6 +162,7 @@ class Explainer(LightningModule, ABC):
         Raises:
             ValueError: If they are not those of the classifier that was explained.
         """
+        self.cost = checkpoint.get("cost")
         if not any(name.startswith("explanandum.") for name in checkpoint["state_dict"]):
             own = {
                 f"explanandum.{name}": value

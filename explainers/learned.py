@@ -10,6 +10,7 @@ from torch import Tensor
 
 from explainers import door, optimizers
 from explainers.base import Explainer
+from explainers.cost import CountCost
 from explainers.explanandum import Explanandum
 from explainers.finite import StayFinite, check_weights
 from explainers.functional import seeds
@@ -85,8 +86,8 @@ class LearnedExplainer(Explainer):
         return self.explanandum.to_targets(self.explanandum(images), never_empty=False)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every fit needs: it stops at numbers that are not finite, and resumes exactly."""
-        return [StayFinite(), ResumeExactly()]
+        """What every fit needs: it stays finite, resumes exactly and counts its cost."""
+        return [StayFinite(), ResumeExactly(), CountCost()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds this explainer; refuses weights that are not finite."""

@@ -41,12 +41,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a checkpoint: it has no state_dict")
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError(f"{path} is not a checkpoint: its state_dict holds more than tensors")
-    plain = ("class_path", "hyper_parameters", "explanandum", "trained")
+    plain = ("class_path", "hyper_parameters", "explanandum", "trained", "cost")
     described = {key: checkpoint[key] for key in plain if key in checkpoint}
     for key, value in described.items():
         check_plain(value, f"{path}: {key}")
         if key != "class_path" and not isinstance(value, dict):
             raise ValueError(f"{path} is not a checkpoint: its {key} is no dict")
+    if not all(isinstance(each, int | float) for each in described.get("cost", {}).values()):
+        raise ValueError(f"{path} is not a checkpoint: its cost holds more than numbers")
     return {**checkpoint, **files.renew(described, "hyper_parameters")}
 
 

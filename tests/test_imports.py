@@ -5,7 +5,7 @@ from pathlib import Path
 
 RANKS = [
     {"trainingstate"},
-    {"functional", "optimizers", "files", "options", "naming", "finite", "resuming"},
+    {"functional", "optimizers", "files", "options", "naming", "finite", "resuming", "cost"},
     {"trust"},
     {"reading"},
     {"explanandum", "configfiles", "messages"},

@@ -1,6 +1,7 @@
 """The page of a run, table.md: its caption, the table, and the notes that readers need."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,47 @@ def page(
     parts = [caption(summary), table(summary, marked), *missing_notes(rows, list(explainers))]
     if marked:
         parts.append(f"\\* not masks: maps min-maxed one by one for {', '.join(scaled)}")
+    parts += training_notes(summary, {name: each.cost for name, each in explainers.items()})
     parts += [note for metric in metrics if (note := metric.note(size))]
     _, columns = columns_by_method(rows, list(explainers))
     for metric in metrics:
         details = {name: metric.details(columns[name]) for name in explainers}
         parts += [f"{name}: {lines}" for name, lines in details.items() if lines]
     return "\n\n".join(parts) + "\n"
+
+
+def training_notes(
+    summary: Mapping[str, Any], costs: Mapping[str, Mapping[str, float] | None]
+) -> list[str]:
+    """Sentences on what trainings cost, and from how many images on they take less time in all.
+
+    Args:
+        summary: Result of `summary.summarize`.
+        costs: Costs of the trained methods by name, see `cost.CountCost`; None of the others.
+    """
+    seconds = {
+        name: figures["seconds"]["mean"]
+        for name, figures in summary["methods"].items()
+        if figures.get("seconds", {}).get("mean") is not None
+    }
+    notes = []
+    for name, cost in costs.items():
+        if not cost:
+            continue
+        note = (
+            f"{name} was trained for {cost['seconds']:,.0f} s: {cost['steps']:,} steps, "
+            f"{cost['images']:,} images"
+        )
+        slower = {
+            other: math.ceil(cost["seconds"] / (value - seconds[name]))
+            for other, value in seconds.items()
+            if name in seconds and not costs.get(other) and value > 2 * seconds[name]
+        }
+        if slower:
+            each = ", ".join(f"{count:,} against {other}" for other, count in slower.items())
+            note += f"; with this, it takes less time in all from so many images on: {each}"
+        notes.append(note)
+    return notes
 
 
 def caption(summary: dict[str, Any]) -> str:

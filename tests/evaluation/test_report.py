@@ -36,3 +36,20 @@ def test_scaled_maps_are_marked_only_where_a_metric_needs_it():
     assert "| truth * |" in text
     assert "maps min-maxed one by one for MAE" in text
     assert "*" not in page([Seconds()])
+
+
+def test_a_training_is_told_with_the_images_from_which_on_it_pays():
+    seconds = {"own": 0.5, "slow": 2.5, "slower": 10.5, "alike": 0.9, "other": 3.0}
+    figures = {name: {"seconds": {"mean": value}} for name, value in seconds.items()}
+    costs = dict.fromkeys(seconds)
+    costs["own"] = {"seconds": 1001.0, "steps": 2000, "images": 32000}
+    costs["other"] = {"seconds": 7.0, "steps": 1, "images": 2}
+    assert report.training_notes({"methods": figures}, costs) == [
+        "own was trained for 1,001 s: 2,000 steps, 32,000 images; with this, it takes less time in "
+        "all from so many images on: 501 against slow, 101 against slower",
+        "other was trained for 7 s: 1 steps, 2 images; with this, it takes less time in all from "
+        "so many images on: 1 against slower",
+    ]
+    assert report.training_notes({"methods": {}}, {"own": costs["own"]}) == [
+        "own was trained for 1,001 s: 2,000 steps, 32,000 images"
+    ]
