@@ -5,6 +5,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from explainers.callbacks.validation import ValidationFaithfulness
+from explainers.methods.cam import PyramidCAM
 from explainers.methods.ra_nem import RaNEM
 from explainers.metrics.faithfulness import RISECurves
 from tests import planted
@@ -38,6 +39,40 @@ def test_it_is_the_faithfulness_of_the_first_images_and_chooses_a_checkpoint(tmp
     assert logged == pytest.approx(score["Faithfulness"].mean().item(), rel=1e-5)
     assert best.best_model_score.item() >= logged
     assert {"val/loss", "val/distance", "train/loss"} <= set(fit.callback_metrics)
+
+
+class Inverted(RaNEM):
+    """The map of PyramidCAM, or its opposite."""
+
+    sign = 1.0
+
+    def attribute(self, images, targets):
+        return self.sign * PyramidCAM(self.explanandum).attribute(images, targets)
+
+
+@pytest.mark.parametrize(
+    ("sign", "noise", "words"),
+    [(1.0, 0.0, "pyramid_cam instead"), (-1.0, 0.0, "pyramid_cam instead"), (1.0, 9.0, "worth")],
+)
+def test_the_end_says_whether_the_training_was_worth_it(tmp_path, monkeypatch, sign, noise, words):
+    """Against maps that are as good, better, or worse."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(Inverted, "sign", sign)
+    if noise:
+        generator = torch.Generator().manual_seed(0)
+        monkeypatch.setattr(
+            "explainers.callbacks.validation.pyramid_maps",
+            lambda _, images, classes: torch.rand(
+                (len(images), 1, *images.shape[-2:]), generator=generator
+            ),
+        )
+    method = Inverted(planted.explanandum(), samples=2, network={"widths": [8] * 4})
+    judge = ValidationFaithfulness(images=8, steps=5)
+    fit_trainer(tmp_path, callbacks=[judge], max_steps=3).fit(method, Unlabelled())
+    assert "Faithfulness on 8 validation images" in judge.verdict
+    assert words in judge.verdict.rpartition(": ")[2]
+    if sign == 1.0 and not noise:
+        assert "(+0.000, p 1)" in judge.verdict
 
 
 def test_wrong_numbers_are_refused():

@@ -15,6 +15,7 @@ from explainers.metrics.faithfulness import CurveAUC, RISECurves, SLOCCurves
 from explainers.metrics.funnybirds import FunnyBirds
 from explainers.metrics.information import information_auc
 from explainers.metrics.localization_boxes import CropSaliency
+from explainers.metrics.random_logit import RandomLogit
 from explainers.metrics.randomization import MPRT
 from explainers.metrics.saliency import MaskSaliency
 from explainers.metrics.sensitivity import AverageSensitivity
@@ -183,7 +184,7 @@ class Sometimes(Mixed):
     [
         AverageSensitivity(draws=2, radius=0.02), MPRT(), MPRT("cascade", absolute=True),
         MapSimilarity(seeds=[1, 2]), CompletenessSoundness(points=4), ClassSpecificity([0, 1]),
-        FunnyBirds(),
+        FunnyBirds(), RandomLogit(),
     ],
     ids=lambda metric: type(metric).__name__,
 )  # fmt: skip

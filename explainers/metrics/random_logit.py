@@ -1,0 +1,61 @@
+"""Whether a map depends on the class that it explains."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explainers.explanandum import Explanandum
+from explainers.metrics.base import PerImageMetric
+from explainers.metrics.similarity import spearman
+
+
+class RandomLogit(PerImageMetric):
+    """Rank correlation, in [-1, 1], between the map of a class and that of another one.
+
+    A value close to 0 is good: a map that is the same whatever class is asked for says where
+    something is, but not what decides for the class. The other class is as far behind the
+    explained one, cyclically, for every image; several explained classes are all replaced.
+
+    If the other map is constant, the value is 0. If the map itself is constant, or the classifier
+    has a single class, the value is missing.
+
+    Source: Sixt, Granz and Landgraf, "When Explanations Lie", ICML 2020.
+
+    Differences from the paper:
+        - Rank correlation instead of structural similarity, since maps without a scale are
+          compared.
+        - One other class, not the mean over several draws.
+
+    Cost: one explanation.
+
+    Args:
+        seed: Seed of the distance between the two classes.
+    """
+
+    needs = ("images", "targets", "maps", "explanandum", "explainer")
+    names = ("RandomLogit",)
+    higher_is_better = False
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def score(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        maps: Tensor,
+        explanandum: Explanandum,
+        explainer: Any,
+    ) -> dict[str, Tensor]:
+        """Correlations (B,) of maps (B, H, W) of targets (B, K) with those of other targets."""
+        count = targets.shape[1]
+        if count < 2:
+            return {"RandomLogit": torch.full((len(maps),), torch.nan)}
+        generator = torch.Generator().manual_seed(self.seed)
+        distance = int(torch.randint(1, count, (), generator=generator))
+        others = explainer.attribute(images, targets.roll(distance, dims=1))
+        constant = (others.amax(dim=(1, 2)) == others.amin(dim=(1, 2))).cpu()
+        told = (maps.amax(dim=(1, 2)) > maps.amin(dim=(1, 2))).cpu()
+        return {"RandomLogit": spearman(maps, others).masked_fill(constant & told, 0.0)}
