@@ -207,10 +207,8 @@ def test_a_classifiers_checkpoint_names_no_function(hostile, name):
     [
         ("expected_accuracy", "abc", "a number or None"),
         ("model_args", "abc", "a dict or None"),
-        ("feature_layers", "abc", "a list of names or None"),
         ("feature_layers", [1], "a list of names or None"),
         ("mean", "abc", "a list of numbers"),
-        ("std", [None], "a list of numbers"),
         ("class_names", {"a": 1}, "a list of names or None"),
         ("classes", ["a"], "a list of integers or None"),
         ("num_classes", "four", "an integer or None"),
