@@ -46,10 +46,17 @@ def stages(explanandum: Any) -> list[str]:
 
 
 def five_stages(explanandum: Any) -> list[str]:
-    """The `stages`, or five of them if there are more of the same resolution, as in a plain ViT."""
-    names = stages(explanandum)
-    grids = {layouts.of(explanandum, name).grid for name in names}
-    return five_of(names) if len(names) > 5 and len(grids) == 1 else names
+    """The `stages`, or five of them if there are more of the same resolution, as in a plain ViT.
+
+    The trial passes that find them are made once for an explanandum, which keeps the names.
+    """
+    kept: dict[str, list[str]] = vars(explanandum)
+    if "_five_stages" not in kept:
+        names = stages(explanandum)
+        grids = {layouts.of(explanandum, name).grid for name in names}
+        plain = len(names) > 5 and len(grids) == 1
+        kept["_five_stages"] = five_of(names) if plain else names
+    return list(kept["_five_stages"])
 
 
 def found_stages(explanandum: Any) -> list[str]:

@@ -8,6 +8,7 @@ from torchvision.models import get_model
 
 from explainers import Explanandum
 from explainers.explanandum import features
+from tests import planted
 
 
 def test_five_blocks_of_a_vit_are_evenly_spaced():
@@ -164,3 +165,15 @@ def test_the_number_of_levels_does_not_depend_on_the_size_of_the_images(name):
     explanandum = Explanandum(name, num_classes=3, **arguments)
     for side in (1, 2, 3, 17) if name != "test_vit" else (32, 48):
         assert len(explanandum.features(torch.rand(1, 3, side, side))) == 5
+
+
+def test_the_stages_are_found_once():
+    explanandum = planted.explanandum()
+    passes = []
+    hook = explanandum.model.register_forward_hook(lambda *_: passes.append(1))
+    first = features.five_stages(explanandum)
+    found = len(passes)
+    assert found
+    assert features.five_stages(explanandum) == first
+    assert len(passes) == found
+    hook.remove()
