@@ -89,9 +89,10 @@ def check_like(stored: Any, own: Any, where: str) -> None:
     elif isinstance(own, bool | str):
         good = isinstance(stored, type(own))
     elif isinstance(own, int | float | torch.Tensor):
-        good = isinstance(stored, int | float | torch.Tensor) and not isinstance(stored, bool)
-        good = good and (stored.numel() == 1 if isinstance(stored, torch.Tensor) else True)
-        good = good and abs(float(stored)) < 2**62 if isinstance(own, int) and good else good
+        good = isinstance(stored, int | float) and not isinstance(stored, bool)
+        good = good or (isinstance(stored, torch.Tensor) and stored.numel() == 1)
+        if good and isinstance(own, int):  # counters that torch can hold
+            good = bool(abs(stored) < 2**62)
     else:
         good = True
     if not good:

@@ -67,7 +67,6 @@ class DataImages:
                     f"{folder} holds the results of another image {name!r}: its file or label "
                     "has changed. Choose another folder (--out FOLDER), or delete this one"
                 )
-
         if gone:
             rank_zero_warn(
                 f"{folder} holds results of {len(gone)} image(s) that are not among the data, such "

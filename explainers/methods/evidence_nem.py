@@ -12,7 +12,7 @@ from explainers.functional.soft_masks import stratified_shares
 from explainers.learned import LearnedExplainer
 from explainers.networks.evidence import EvidenceNetwork, EvidenceOptions
 from explainers.optimization import areas
-from explainers.optimization.areas import ESTIMATOR, EstimatorOptions
+from explainers.optimization.areas import ESTIMATOR, SENSES, EstimatorOptions
 from explainers.optimizers import ADAM, OptimizerOptions
 
 NETWORK: EvidenceOptions = {"width": 32, "tile": 16}
@@ -100,7 +100,7 @@ class EvidenceNEM(LearnedExplainer):
         shares, fills = zip(
             *(
                 (stratified_shares(len(images), generator), self._fill(images, sense, generator))
-                for sense in ("insertion", "deletion")
+                for sense in SENSES
             ),
             strict=True,
         )

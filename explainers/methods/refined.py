@@ -15,7 +15,6 @@ from explainers.functional.soft_masks import stratified_shares
 from explainers.optimization import areas
 from explainers.optimization.areas import ESTIMATOR, SENSES, EstimatorOptions
 
-RANDOM = ("noise",)  # fills
 EPS = 0.1  # of Adam, in root mean squares of the gradient
 
 
@@ -111,9 +110,8 @@ class Refined(Explainer):
         return (start + _enlarged(change, start.shape[-2:])).detach()
 
     def _fill(self, images: Tensor, name: OwnFill, generator: torch.Generator) -> Tensor:
-        """The fill of all images; random ones are the same for every image."""
-        few = images[:1] if name in RANDOM else images
-        return self.explanandum.fill(name, generator)(few).expand_as(images)
+        """The fill of all images; noise is the same for every image."""
+        return self.explanandum.fill(name, generator)(images).expand_as(images)
 
 
 def _enlarged(change: Tensor, size: torch.Size) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from explainers.functional import seeds
 from explainers.metrics.base import PerImageMetric
-from explainers.metrics.similarity import spearman
+from explainers.metrics.similarity import rank_similarity
 from explainers.options import check_choices
 
 
@@ -147,6 +147,4 @@ class MPRT(PerImageMetric):
     def _correlation(self, before: Tensor, after: Tensor) -> Tensor:
         if self.absolute:
             before, after = before.abs(), after.abs()
-        spread = (after.amax(dim=(1, 2)) - after.amin(dim=(1, 2))).cpu()
-        told = (before.amax(dim=(1, 2)) > before.amin(dim=(1, 2))).cpu()
-        return spearman(before, after).masked_fill((spread == 0) & told, 0.0)
+        return rank_similarity(before, after)

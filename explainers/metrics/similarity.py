@@ -42,6 +42,16 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     return torch.from_numpy(pearson(_ranks(a), _ranks(b)))
 
 
+def rank_similarity(before: Tensor, after: Tensor) -> Tensor:
+    """`spearman` of two maps of an image, but 0 if only the second one is constant.
+
+    A constant second map contains no information about the first.
+    """
+    spread = (after.amax(dim=(1, 2)) - after.amin(dim=(1, 2))).cpu()  # NaN if it is not finite
+    told = (before.amax(dim=(1, 2)) > before.amin(dim=(1, 2))).cpu()
+    return spearman(before, after).masked_fill((spread == 0) & told, 0.0)
+
+
 def _ranks(maps: Tensor) -> Planes:
     from scipy import stats
 
