@@ -59,7 +59,10 @@ class Evidence(NamedTuple):
 
 @torch.enable_grad()
 def stage_evidence(
-    explanandum: Explanandum, images: Tensor, classes: Tensor | None = None
+    explanandum: Explanandum,
+    images: Tensor,
+    classes: Tensor | None = None,
+    beyond: list[Tensor] | None = None,
 ) -> tuple[list[Evidence], Tensor]:
     """Evidence for each column of classes (B, k), and the logits (B, K), without a graph.
 
@@ -67,6 +70,8 @@ def stage_evidence(
         explanandum: The classifier.
         images: Images (B, 3, H, W) in [0, 1].
         classes: Classes (B, k) int64. None takes the class with the largest logit.
+        beyond: Features (B, C_i, h_i, w_i) of other images at each stage. The products are then
+            those of what these features have beyond the features of `images`.
 
     Raises:
         NotDefinedError: If the stages of the classifier are not known.
@@ -85,10 +90,12 @@ def stage_evidence(
     for column in chosen.unbind(1):
         odds = log_odds(logits, column, explanandum.multi_label).sum()
         grads = torch.autograd.grad(odds, values, retain_graph=True)
-        products = [
-            layout.to_maps((v.detach() * g).float(), images.shape)
-            for layout, v, g in zip(layout_of, values, grads, strict=True)
+        slopes = [
+            layout.to_maps(each.float(), images.shape)
+            for layout, each in zip(layout_of, grads, strict=True)
         ]
+        amounts = maps if beyond is None else [b - m for b, m in zip(beyond, maps, strict=True)]
+        products = [amount * slope for amount, slope in zip(amounts, slopes, strict=True)]
         found.append(Evidence(maps, products))
     return found, logits.detach()
 
@@ -104,11 +111,14 @@ def pyramid_maps(explanandum: Explanandum, images: Tensor, classes: Tensor) -> T
     Raises:
         NotDefinedError: If the stages of the classifier are not known.
     """
-    size, found = images.shape[-2:], []
-    for evidence in stage_evidence(explanandum, images, classes)[0]:
-        maps = [F.interpolate(m, size=size, mode="bilinear") for m in stage_maps(evidence)]
-        found.append(standardise(torch.cat(maps, dim=1).sum(dim=1)))
-    return torch.stack(found, dim=1)
+    found, _ = stage_evidence(explanandum, images, classes)
+    return torch.stack([pyramid_map(each, images.shape[-2:]) for each in found], dim=1)
+
+
+def pyramid_map(evidence: Evidence, size: torch.Size) -> Tensor:
+    """Map (B, *size): the standardized sum of the maps of all stages."""
+    maps = [F.interpolate(each, size=size, mode="bilinear") for each in stage_maps(evidence)]
+    return standardise(torch.cat(maps, dim=1).sum(dim=1))
 
 
 def standardise(maps: Tensor) -> Tensor:

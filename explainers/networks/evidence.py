@@ -1,5 +1,6 @@
 """The network of the evidence explainer: small, on features and gradients of every stage."""
 
+import math
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -22,16 +23,15 @@ class EvidenceOptions(TypedDict, total=False):
 
 
 class EvidenceNetwork(nn.Module):
-    """Scores (B, H, W) from features A, gradients G and their products A * G at five stages.
+    """Scores (B, H, W) from the evidence of one or more looks at an image.
 
-    The sum over the channels of A * G is the evidence of a stage. Its positive part, standardized,
-    is the map of the stage. The scores start as the weighted sum of these maps, which with equal
-    weights is `PyramidCAM`, and the network learns what to add, from deep to shallow stages. The
-    shallowest stage takes part by its map alone. A learned periodic pattern, which begins as an
-    ordered dither, is added at the end: it spreads the pixels that are shown first over an object.
+    They are the sum of what a `Look` makes of each, divided by the square root of their number. A
+    learned periodic pattern, which begins as an ordered dither, is added at the end: it spreads the
+    pixels that are shown first over an object.
 
     Args:
         channels: Number of channels of each stage, from shallow to deep.
+        looks: Number of looks.
         width: Number of channels inside.
         tile: Side of the periodic pattern in pixels, a multiple of 4. 0 adds none.
 
@@ -39,10 +39,42 @@ class EvidenceNetwork(nn.Module):
         ValueError: If `width` is no multiple of 4, or `tile` is none.
     """
 
-    def __init__(self, channels: Sequence[int], width: int = 32, tile: int = 16) -> None:
+    def __init__(
+        self, channels: Sequence[int], looks: int = 1, width: int = 64, tile: int = 16
+    ) -> None:
         super().__init__()
         if width < 4 or width % 4 or tile < 0 or tile % 4:
             raise ValueError(f"expected multiples of 4, got width {width} and tile {tile}")
+        self.looks = nn.ModuleList(Look(channels, width) for _ in range(looks))
+        self.tile = nn.Parameter(bayer(tile, tile)) if tile else None
+
+    def forward(self, seen: Sequence[Evidence], size: torch.Size) -> Tensor:
+        """Scores (B, *size), at least in float32.
+
+        Args:
+            seen: Evidence of each look.
+            size: Height and width of the images.
+        """
+        each = [look(evidence, size) for look, evidence in zip(self.looks, seen, strict=True)]
+        scores: Tensor = torch.stack(each).sum(dim=0) / math.sqrt(len(each))
+        return scores if self.tile is None else scores + _repeated(self.tile, size)
+
+
+class Look(nn.Module):
+    """Scores (B, H, W) from features A, gradients G and their products A * G at five stages.
+
+    The sum over the channels of A * G is the evidence of a stage. Its positive part, standardized,
+    is the map of the stage. The scores start as the weighted sum of these maps, which with equal
+    weights is `PyramidCAM`, and the network learns what to add, from deep to shallow stages. The
+    shallowest stage takes part by its map alone.
+
+    Args:
+        channels: Number of channels of each stage, from shallow to deep.
+        width: Number of channels inside, a multiple of 4.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
         used = list(channels)[1:] or list(channels)
         self.first = len(channels) - len(used)
         self.weights = nn.Parameter(torch.ones(len(channels)))
@@ -56,7 +88,6 @@ class EvidenceNetwork(nn.Module):
         self.head = nn.Conv2d(width, 1 + FINER**2, 1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        self.tile = nn.Parameter(bayer(tile, tile)) if tile else None
 
     def forward(self, evidence: Evidence, size: torch.Size) -> Tensor:
         """Scores (B, *size), at least in float32.
@@ -88,8 +119,7 @@ class EvidenceNetwork(nn.Module):
         coarse, fine = self.head(hidden).split((1, FINER**2), dim=1)
         for change in (coarse, F.pixel_shuffle(fine, FINER)):
             start = start + F.interpolate(widen(change), size=size, mode="bilinear")
-        scores = start.squeeze(1)
-        return scores if self.tile is None else scores + _repeated(self.tile, size)
+        return start.squeeze(1)
 
 
 def _projection(channels: int, width: int) -> nn.Conv2d:

@@ -8,7 +8,7 @@ from torch import Tensor
 from explainers.explanandum import Explanandum
 from explainers.functional.fills import OwnFill
 from explainers.functional.losses import log_odds
-from explainers.functional.soft_masks import soft_masks, tempered
+from explainers.functional.soft_masks import soft_masks, stratified_shares, tempered
 
 
 class EstimatorOptions(TypedDict, total=False):
@@ -67,6 +67,54 @@ def draw_fills(
     names, weights = list(chances), torch.tensor(list(chances.values()))
     choice = torch.multinomial(weights, count, replacement=True, generator=generator)
     return [names[number] for number in choice.tolist()]
+
+
+def drawn_areas(
+    explanandum: Explanandum,
+    options: EstimatorOptions,
+    images: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """`areas` with shares stratified over the batch, and a fill of its own for each image.
+
+    Args:
+        explanandum: The classifier.
+        options: Complete options.
+        images: Images (B, 3, H, W) in [0, 1].
+        scores: Scores (B, H, W), with a standard deviation of about 1.
+        classes: Classes (B,) int64.
+        generator: Source of the randomness, on the CPU.
+    """
+    shares, fills = zip(
+        *(
+            (
+                stratified_shares(len(images), generator),
+                own_fills(explanandum, options, sense, images, generator),
+            )
+            for sense in SENSES
+        ),
+        strict=True,
+    )
+    return areas(explanandum, options, images, scores, classes, fills, shares)
+
+
+def own_fills(
+    explanandum: Explanandum,
+    options: EstimatorOptions,
+    sense: str,
+    images: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Fills (B, 3, H, W) of images, each drawn with the probabilities of a sense."""
+    names = draw_fills(options, sense, len(images), generator)
+    filled = torch.empty_like(images)
+    with torch.autocast(images.device.type, enabled=False):
+        for row, name in enumerate(names):
+            fill = explanandum.fill(name, generator)
+            filled[row : row + 1] = fill(images[row : row + 1])
+    return filled
 
 
 def areas(

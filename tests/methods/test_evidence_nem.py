@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+from explainers.explanandum.gradients import stage_evidence
 from explainers.functional.losses import log_odds
 from explainers.functional.soft_masks import soft_masks, stratified_shares
 from explainers.methods.evidence_nem import EvidenceNEM
 from explainers.methods.lattice import Lattice
+from explainers.optimization import areas
 from tests import planted
 
 SIZE = (32, 32)
@@ -18,17 +20,20 @@ def loss(method, images, seed=0):
 def test_the_loss_by_hand():
     """With one fill of each kind, from the masks on."""
     chances = {"insertion": {"mean": 1.0}, "deletion": {"black": 1.0}}
-    method = EvidenceNEM(planted.explanandum(), estimator={**chances, "temperature": 2.0}).eval()
+    method = EvidenceNEM(
+        planted.explanandum(), samples=2, estimator={**chances, "temperature": 2.0}
+    ).eval()
     explanandum = method.explanandum
     images, _ = planted.scenes(4, SIZE, seed=3)
     found = loss(method, images)
     generator = torch.Generator().manual_seed(0)
+    images = torch.cat([images, images])
     classes = explanandum(images).argmax(1)
     scores = method.class_maps(images, classes[:, None])[:, 0].detach()
     expected = {}
     for name, fill in (("insertion", explanandum.mean), ("deletion", torch.zeros(1, 3, 1, 1))):
-        masks = soft_masks(scores, stratified_shares(4, generator))[:, None]
-        torch.multinomial(torch.ones(1), 4, replacement=True, generator=generator)  # the fills
+        masks = soft_masks(scores, stratified_shares(8, generator))[:, None]
+        torch.multinomial(torch.ones(1), 8, replacement=True, generator=generator)  # the fills
         kept = masks if name == "insertion" else 1 - masks
         odds = log_odds(explanandum(fill + (images - fill) * kept), classes, False)
         expected[name] = (odds / 2).sigmoid().mean()
@@ -42,7 +47,7 @@ def test_the_truth_has_a_lower_loss_than_its_opposite():
     quadrants = (planted.quadrant_masks(*SIZE)[targets.int().argmax(1)]).float()
     losses = []
     for sign in (1, -1):
-        method.network.forward = lambda evidence, size, s=sign: s * 2 * quadrants
+        method.network.forward = lambda seen, size, s=sign: s * 2 * quadrants
         losses.append(sum(loss(method, images).values()))
     assert losses[0] < losses[1] - 0.5
 
@@ -50,7 +55,9 @@ def test_the_truth_has_a_lower_loss_than_its_opposite():
 def test_each_image_draws_a_fill_of_its_own():
     method = EvidenceNEM(planted.explanandum())
     images = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    filled = method._fill(images, "deletion", torch.Generator().manual_seed(0))
+    filled = areas.own_fills(
+        method.explanandum, method.estimator, "deletion", images, torch.Generator().manual_seed(0)
+    )
     flat = filled.flatten(2).std(dim=2).amax(1) < 1e-6  # the mean
     assert 0.4 < flat.float().mean() < 0.8  # .6 is expected, with a deviation of .06
     noise = [each for each in filled[~flat] if each.min() < -0.2 or each.max() > 1.2]
@@ -72,8 +79,35 @@ def test_options_are_checked(estimator, told):
         EvidenceNEM(planted.explanandum(), estimator=estimator)
 
 
-def test_untrained_it_is_the_lattice():
-    method = EvidenceNEM(planted.explanandum()).eval()
+@pytest.mark.parametrize("options", [{"looks": 0}, {"looks": 3}, {"samples": 0}])
+def test_looks_and_samples_are_checked(options):
+    with pytest.raises(ValueError, match="looks"):
+        EvidenceNEM(planted.explanandum(), **options)
+
+
+def test_the_second_look_shows_the_first_pixels_of_the_lattice():
+    """Its gradients are those of that image, times what the whole image has beyond it."""
+    method = EvidenceNEM(planted.explanandum())
+    explanandum, (images, targets) = method.explanandum, planted.scenes(3, SIZE, seed=2)
+    scores = Lattice(explanandum).attribute(images, targets)
+    level = scores.flatten(1).sort(dim=1, descending=True).values[:, round(0.4 * scores[0].numel())]
+    shown = (scores > level[:, None, None])[:, None]
+    part = torch.where(shown, images, explanandum.fill("kernel_blur")(images))
+    classes = targets.int().argmax(1, keepdim=True)
+    ((first, second),), _ = method.look(explanandum, images, classes)
+    (of_part,), _ = stage_evidence(explanandum, part, classes)
+    for values, products, whole, own in zip(
+        second.values, second.products, first.values, of_part.products, strict=True
+    ):
+        gradients = torch.where(values == 0, torch.nan, own / values)
+        expected = (whole - values) * gradients
+        known = ~expected.isnan()
+        assert known.float().mean() > 0.2
+        torch.testing.assert_close(products[known], expected[known], rtol=1e-3, atol=1e-6)
+
+
+def test_untrained_with_one_look_it_is_the_lattice():
+    method = EvidenceNEM(planted.explanandum(), looks=1).eval()
     images, targets = planted.scenes(3, SIZE, seed=2)
     torch.testing.assert_close(
         method.attribute(images, targets).detach(),
