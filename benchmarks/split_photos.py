@@ -3,9 +3,9 @@
 python benchmarks/split_photos.py FOLDER... --out data/photos
 
 `photos.csv` names photographs of ImageNet's training images, one for each of 500 classes, from
-github.com/EliSchwartz/imagenet-sample-images (in JPEG with a shorter side of 256 pixels). `test`
-has 50 of them on which nothing was chosen, `further` 50 more, `val` those by which settings were
-chosen. All other photographs of the folders become `train`.
+github.com/EliSchwartz/imagenet-sample-images (in JPEG with a shorter side of 256 pixels).
+`test/first` has 50 of them on which nothing was chosen, `test/further` 50 more, `val` those by
+which settings were chosen. All other photographs of the folders become `train`.
 """
 
 import argparse
@@ -42,8 +42,8 @@ def main() -> None:
         # Folders may hold the same names.
         name = path.name if split != "train" else f"{number:05d}-{path.name}"
         (folder / name).symlink_to(path.resolve())
-    for folder in sorted(arguments.out.iterdir()):
-        print(f"{folder}: {len(list(folder.iterdir()))}")
+    for split in sorted({*split_of.values(), "train"}):
+        print(f"{arguments.out / split}: {len(list((arguments.out / split).iterdir()))}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from explainers.explanandum import Explanandum, layouts
 from explainers.explanandum.folding import folded
 from explainers.explanandum.gradients import Evidence, pyramid_map, stage_evidence
 from explainers.functional.dither import bayer
+from explainers.functional.soft_masks import soft_masks
 from explainers.learned import LearnedExplainer
 from explainers.networks.evidence import EvidenceNetwork, EvidenceOptions
 from explainers.optimization import areas
@@ -67,7 +68,7 @@ class EvidenceNEM(LearnedExplainer):
         self,
         explanandum: Explanandum,
         looks: Literal[1, 2] = 2,
-        samples: int = 3,
+        samples: int = 2,
         estimator: EstimatorOptions | None = None,
         network: EvidenceOptions | None = None,
         optimizer: OptimizerOptions | None = None,
@@ -147,11 +148,14 @@ class EvidenceNEM(LearnedExplainer):
 
 @torch.no_grad()
 def _part(explanandum: Explanandum, images: Tensor, evidence: Evidence) -> Tensor:
-    """Images (B, 3, H, W) of which only the first pixels are shown, and the others blurred."""
+    """Images (B, 3, H, W) of which only the first pixels are shown, and the others blurred.
+
+    The mask is soft, so that rounding cannot decide which pixels are shown.
+    """
     height, width = images.shape[-2:]
     scores = pyramid_map(evidence, images.shape[-2:])
     scores = torch.add(scores, bayer(height, width).to(scores))
-    level = scores.flatten(1).kthvalue(max(1, round((1 - SHOWN) * height * width)), dim=1).values
+    shown = soft_masks(scores, scores.new_full((len(images),), SHOWN))[:, None].to(images.dtype)
     with torch.autocast(images.device.type, enabled=False):
         blurred = explanandum.fill("kernel_blur")(images)
-    return torch.where((scores > level[:, None, None])[:, None], images, blurred)
+    return blurred + (images - blurred) * shown

@@ -90,9 +90,8 @@ def test_the_second_look_shows_the_first_pixels_of_the_lattice():
     method = EvidenceNEM(planted.explanandum())
     explanandum, (images, targets) = method.explanandum, planted.scenes(3, SIZE, seed=2)
     scores = Lattice(explanandum).attribute(images, targets)
-    level = scores.flatten(1).sort(dim=1, descending=True).values[:, round(0.4 * scores[0].numel())]
-    shown = (scores > level[:, None, None])[:, None]
-    part = torch.where(shown, images, explanandum.fill("kernel_blur")(images))
+    blurred = explanandum.fill("kernel_blur")(images)
+    part = blurred + (images - blurred) * soft_masks(scores, torch.full((3,), 0.4))[:, None]
     classes = targets.int().argmax(1, keepdim=True)
     ((first, second),), _ = method.look(explanandum, images, classes)
     (of_part,), _ = stage_evidence(explanandum, part, classes)

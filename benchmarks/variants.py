@@ -1,13 +1,17 @@
-"""Explainers between Ra-NEM and EvidenceNEM: they tell which of two changes brings the gain.
+"""Explainers for comparisons alone: what lies between Ra-NEM and EvidenceNEM, and smoothed maps.
 
-python train.py fit -c configs/recipes/photos.yaml --model benchmarks.mixed.EvidenceWithOmega
+python train.py fit -c configs/recipes/photos.yaml --model benchmarks.variants.EvidenceWithOmega
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from explainers.base import Explainer
+from explainers.checkpoint import load_beside
+from explainers.explanandum import Explanandum
 from explainers.explanandum.gradients import standardise
 from explainers.functional.omega import draw_k, gumbel, omega
 from explainers.methods.evidence_nem import EvidenceNEM
@@ -55,3 +59,34 @@ class RaNEMWithAreas(RaNEM):
             self.explanandum, ESTIMATOR, images, scores, logits.argmax(dim=1), generator
         )
         return {"insertion": 1 - inserted.mean(), "deletion": deleted.mean()}
+
+
+class Saved(Explainer):
+    """The maps of a checkpoint, averaged over cells, which takes their texture away.
+
+    Args:
+        explanandum: The classifier to explain.
+        checkpoint: Checkpoint of an explainer of this classifier.
+        cell: Side of the square cells in pixels. 1 leaves the maps as they are.
+        seed: Not used; every method accepts it.
+    """
+
+    needs_gradients = True
+
+    def __init__(
+        self, explanandum: Explanandum, checkpoint: str, cell: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__(explanandum, seed)
+        self.saved, self.cell = load_beside(explanandum, checkpoint), cell
+
+    def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Maps (B, H, W) of the checkpoint's explainer."""
+        return self.merged_map(images, targets)
+
+    def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Maps (B, k, H, W) of several classes for each image."""
+        maps = self.saved.class_maps(images, classes)
+        if self.cell == 1:
+            return maps
+        means = F.avg_pool2d(maps, self.cell, ceil_mode=True)
+        return F.interpolate(means, scale_factor=self.cell)[..., : maps.shape[-2], : maps.shape[-1]]

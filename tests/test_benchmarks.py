@@ -1,0 +1,95 @@
+"""What the comparisons of benchmarks/ are made of."""
+
+import csv
+import sys
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.nn import functional as F
+
+from benchmarks import split_photos
+from benchmarks.variants import EvidenceWithOmega, RaNEMWithAreas, Saved
+from explainers.methods.evidence_nem import EvidenceNEM
+from tests import planted
+
+SIZE = (32, 32)
+
+
+@pytest.mark.parametrize("kind", [EvidenceWithOmega, RaNEMWithAreas])
+def test_a_variant_learns_from_its_own_loss(kind):
+    torch.manual_seed(0)
+    method = kind(planted.explanandum())
+    images, _ = planted.scenes(16, SIZE, seed=3)
+    optimizer = torch.optim.Adam(method.network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(20):
+        terms = method.loss_terms({"image": images}, torch.Generator().manual_seed(0))
+        loss = sum(terms.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    assert losses[-1] < losses[0] - 0.01
+
+
+def test_the_omega_variant_by_hand():
+    """Scores far apart leave the noise no say: then the masks are the first k pixels."""
+    method = EvidenceWithOmega(
+        planted.explanandum(), estimator={"insertion": {"mean": 1.0}, "deletion": {"mean": 1.0}}
+    )
+    images, targets = planted.scenes(4, SIZE, seed=3)
+    classes = targets.int().argmax(1)
+    scores = 100 * torch.arange(1024.0).view(1, 32, 32).expand(4, -1, -1)
+    inserted, deleted = method.estimate(images, scores, classes, torch.Generator().manual_seed(0))
+    explanandum = method.explanandum
+    for found, first in ((inserted, True), (deleted, False)):
+        possible = []
+        for k in range(1025):  # every number of pixels that could have been drawn
+            rank = torch.arange(1024).view(32, 32) >= 1024 - k
+            shown = torch.where(rank == first, images, explanandum.mean)
+            probabilities = explanandum.probabilities(shown).gather(1, classes[:, None])
+            possible.append(probabilities[:, 0])
+        nearest = (torch.stack(possible) - found).abs().amin(dim=0)
+        torch.testing.assert_close(nearest, torch.zeros(4), rtol=0, atol=1e-5)
+
+
+def test_a_saved_explainer_is_a_row_with_or_without_its_texture(tmp_path):
+    method = EvidenceNEM(planted.explanandum()).eval()
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    trainer.strategy.connect(method)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    images, targets = planted.scenes(2, SIZE, seed=3)
+    plain = method.attribute(images, targets).detach()
+    whole, boxed = (
+        Saved(method.explanandum, str(tmp_path / "last.ckpt"), cell).attribute(images, targets)
+        for cell in (1, 4)
+    )
+    torch.testing.assert_close(whole, plain)
+    expected = F.avg_pool2d(plain, 4).repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+    torch.testing.assert_close(boxed, expected)
+
+
+def test_photographs_are_linked_by_the_lists(tmp_path, monkeypatch, capsys):
+    photos, out, lists = tmp_path / "photos", tmp_path / "out", tmp_path / "lists.csv"
+    photos.mkdir()
+    for name in "abcd":
+        (photos / f"{name}.jpg").touch()
+    lists.write_text("split,file\ntest/first,a.jpg\nval,b.jpg\n")
+    monkeypatch.setattr(split_photos, "LISTS", lists)
+    monkeypatch.setattr(sys, "argv", ["split_photos.py", str(photos), "--out", str(out)])
+    split_photos.main()
+    assert (out / "test/first/a.jpg").resolve() == (photos / "a.jpg").resolve()
+    assert "train: 2" in capsys.readouterr().out
+    with pytest.raises(SystemExit):  # an old folder is not mixed with a new one
+        split_photos.main()
+    lists.write_text("split,file\nval,z.jpg\n")
+    with pytest.raises(SystemExit):
+        split_photos.main()
+    assert "1 photographs" in capsys.readouterr().err
+
+
+def test_no_photograph_is_in_two_lists():
+    with split_photos.LISTS.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["file"] for row in rows}) == len(rows) == 198
