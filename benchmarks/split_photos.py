@@ -2,8 +2,8 @@
 
 python benchmarks/split_photos.py FOLDER... --out data/photos
 
-`photos.csv` names photographs of ImageNet's training images, one for each of 500 classes, from
-github.com/EliSchwartz/imagenet-sample-images (in JPEG with a shorter side of 256 pixels).
+`photos.csv` names some of 500 photographs, each of another class, that are ImageNet's training
+images: github.com/EliSchwartz/imagenet-sample-images (in JPEG with a shorter side of 256 pixels).
 `test/first` has 50 of them on which nothing was chosen, `test/further` 50 more, `val` those by
 which settings were chosen. All other photographs of the folders become `train`.
 """

@@ -51,7 +51,7 @@ class EvidenceNEM(LearnedExplainer):
         seed: Seed of the method's randomness.
 
     Raises:
-        ValueError: If an option is out of range.
+        ValueError: If an argument or option is out of range.
         NotDefinedError: If the stages of the classifier are not known.
     """
 
@@ -100,7 +100,7 @@ class EvidenceNEM(LearnedExplainer):
         return self.merged_map(images, targets)
 
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Scores (B, k, H, W) of several classes for each image, from one forward pass."""
+        """Scores (B, k, H, W) of several classes for each image, whose first look is shared."""
         found, _ = self.look(self.explanandum, images, classes)
         return torch.stack([self.network(each, images.shape[-2:]) for each in found], dim=1)
 
