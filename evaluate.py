@@ -1,4 +1,4 @@
-"""Score and rank explainers, or explain images: python evaluate.py {test,predict,validate}."""
+"""Score, explain, or publish: python evaluate.py {test,predict,validate,export}."""
 
 import sys
 

@@ -21,6 +21,8 @@ from explainers.options import Group, check_choices, complete, without_sources
 from explainers.reading import building, read_explainer
 from explainers.trust import granting
 
+STATES = {"state_dict", "current_model_state"}  # the second one: of a moving average's callback
+
 
 class Explainer(LightningModule, ABC):
     """Scores, for images and targets, how much each pixel mattered to the explanandum's decision.
@@ -153,8 +155,12 @@ class Explainer(LightningModule, ABC):
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
             checkpoint["explanandum_weights"] = fingerprint(self.explanandum)
-            for name in [n for n in checkpoint["state_dict"] if n.startswith("explanandum.")]:
-                del checkpoint["state_dict"][name]
+            for key in STATES & checkpoint.keys():
+                checkpoint[key] = {
+                    name: value
+                    for name, value in checkpoint[key].items()
+                    if not name.startswith("explanandum.")
+                }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fills in the weights of the explanandum if the checkpoint does not contain them.
@@ -168,7 +174,8 @@ class Explainer(LightningModule, ABC):
                 f"explanandum.{name}": value
                 for name, value in self.explanandum.state_dict().items()
             }
-            checkpoint["state_dict"].update(own)
+            for key in STATES & checkpoint.keys():
+                checkpoint[key].update(own)
             stored, given = checkpoint.get("explanandum_weights"), fingerprint(self.explanandum)
             if stored not in (None, given):
                 raise ValueError(

@@ -54,6 +54,33 @@ def load(
         return kind.restore(checkpoint, str(path), explanandum).eval().to(map_location)
 
 
+def export(ckpt_path: str, out: str, classifier: bool = True, trust: Sequence[str] = ()) -> None:
+    """Writes a checkpoint to publish: all that explaining needs, nothing that only a fit needs.
+
+    Args:
+        ckpt_path: Path of the checkpoint of an explainer.
+        out: Path of the new file, a .ckpt that does not exist yet.
+        classifier: Whether it holds the weights of the classifier. If not, whoever loads it must
+            have them.
+        trust: Packages that the checkpoint may name, see SECURITY.md.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is something else, or `out` exists or is no .ckpt.
+    """
+    if not out.endswith(".ckpt") or Path(out).exists():
+        raise ValueError(f"out is a new file whose name ends with .ckpt, not {out!r}")
+    explainer = load(ckpt_path, trust=trust)
+    explainer.explanandum.in_checkpoint = classifier
+    stored = read_checkpoint(ckpt_path)
+    facts = ["cost", "pytorch-lightning_version"]
+    kept = {name: stored[name] for name in facts if name in stored}
+    exported: dict[str, Any] = {**kept, "state_dict": explainer.state_dict()}
+    explainer.on_save_checkpoint(exported)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(exported, out)
+
+
 def load_beside(explanandum: Explanandum, path: str) -> Explainer:
     """Loads an explainer with a given explanandum, which must be the classifier that it explains.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 import yaml
+from jsonargparse import auto_cli
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
@@ -26,6 +27,7 @@ from explainers.checkpoint import (
     brings_classifier,
     check_resumable,
     explainer_class,
+    export,
     is_loaded,
     model_config,
     restore,
@@ -266,8 +268,12 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
         0 on success, 2 on bad input, 128 and the signal's number after an interruption.
     """
     torch.set_float32_matmul_precision("high")
+    given = sys.argv[1:] if args is None else list(args)
     try:
-        cli(args)
+        if issubclass(cli, EvaluateCLI) and given[:1] == ["export"]:
+            auto_cli(export, args=given[1:], as_positional=False, prog="export")
+        else:
+            cli(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
-from benchmarks import split_photos
+from benchmarks import ra_nem_sweep, split_photos
 from benchmarks.variants import EvidenceWithOmega, RaNEMWithAreas, Saved
 from explainers.methods.evidence_nem import EvidenceNEM
 from tests import planted
@@ -93,3 +93,20 @@ def test_no_photograph_is_in_two_lists():
     with split_photos.LISTS.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({row["file"] for row in rows}) == len(rows) == 198
+
+
+def test_the_sweeps_tables_hold_each_training_once():
+    names = list(ra_nem_sweep.variants())
+    found = {
+        name: (10.0 * i, {"mean": i / 100, "ci95": [i / 100 - 0.01, i / 100 + 0.02]})
+        for i, name in enumerate(names)
+    }
+    assert names[:5] == ["seed_0", "seed_1", "seed_2", "seed_3", "seed_4"]
+    text = ra_nem_sweep.tables(found)
+    # Deviation of 0, .01, .02, .03, .04 with n - 1; the paper's: 0.602, 0.581, 0.595, 0.597, 0.582.
+    assert "standard deviation 0.016, in the paper 0.009" in text
+    assert "| 2 | 0.020 ± 0.015 | 0.595 |" in text
+    for k, name in {1: "k_1", 6: "seed_0", 8: "k_8"}.items():
+        i = names.index(name)
+        assert f"| {k} | {10 * i} | {i / 100:.3f} ± 0.015 |" in text
+    assert f"| NEMt | {10 * names.index('nem_t')} |" in text

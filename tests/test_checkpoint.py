@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 import explainers
 from datamodules.shapes import Shapes
@@ -13,6 +14,7 @@ from explainers.checkpoint import (
     check_resumable,
     explainer_class,
     explains,
+    export,
     load_beside,
     model_config,
     restore,
@@ -222,3 +224,48 @@ def test_a_fingerprint_changes_with_the_weights_it_is_of():
     second.model.stem.weight[0, 0] += 1e-6
     assert fingerprint(first) != fingerprint(second)
     assert fingerprint(first, leave_out="model.stem") == fingerprint(second, leave_out="model.stem")
+
+
+def test_an_export_holds_what_explaining_needs_and_no_more(tmp_path, classifier_file):
+    explainer = RTIS(Explanandum(str(classifier_file)), **SMALL)
+    fit = fit_trainer(tmp_path, callbacks=[EMAWeightAveraging(decay=0.5)])
+    fit.fit(explainer, Shapes(image_size=[32, 32], batch_size=4, train_images=8, val_images=4))
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    export(str(tmp_path / "last.ckpt"), str(tmp_path / "own" / "whole.ckpt"))
+    export(str(tmp_path / "last.ckpt"), str(tmp_path / "part.ckpt"), classifier=False)
+    last, whole = (explainers.load(tmp_path / name) for name in ("last.ckpt", "own/whole.ckpt"))
+    part = explainers.load(tmp_path / "part.ckpt", explanandum=last.explanandum)
+    images, targets = torch.rand(2, 3, 32, 32), torch.eye(6)[:2].bool()
+    with torch.no_grad():
+        for exported in (whole, part):
+            assert torch.equal(exported.attribute(images, targets), last.attribute(images, targets))
+    assert whole.cost == part.cost == last.cost
+    own = sum(value.nbytes for value in last.network.state_dict().values())
+    assert own < (tmp_path / "part.ckpt").stat().st_size < own + 2**17
+    for out in ("part.ckpt", "model.pt"):
+        with pytest.raises(ValueError, match=r"out is a new file whose name ends with \.ckpt"):
+            export(str(tmp_path / "last.ckpt"), str(tmp_path / out))
+
+
+def test_a_moving_average_leaves_the_explanandum_out_as_well(tmp_path, classifier_file):
+    data = Shapes(image_size=[32, 32], batch_size=4, train_images=16, val_images=4)
+    folder = tmp_path / "fit"
+
+    def fit(path=None):
+        torch.manual_seed(0)
+        explainer = RTIS(Explanandum(str(classifier_file), in_checkpoint=False), **SMALL)
+        saves = ModelCheckpoint(folder, "{step}", every_n_train_steps=2, save_top_k=-1)
+        callbacks = [EMAWeightAveraging(decay=0.5), saves]
+        trainer = fit_trainer(tmp_path, max_steps=4, callbacks=callbacks, enable_checkpointing=True)
+        trainer.fit(explainer, data, ckpt_path=path)
+        return torch.load(folder / "step=4.ckpt", weights_only=True)
+
+    whole = fit()
+    half = (folder / "step=2.ckpt").rename(tmp_path / "half.ckpt")
+    (folder / "step=4.ckpt").unlink()
+    resumed = fit(str(half))
+    for key in ("state_dict", "current_model_state"):
+        assert not any(name.startswith("explanandum.") for name in whole[key])
+        torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0)
+    first = next(iter(whole["state_dict"]))
+    assert not torch.equal(whole["state_dict"][first], whole["current_model_state"][first])
