@@ -4,10 +4,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from explainers.explanandum import Explanandum, layouts
 from explainers.explanandum.folding import folded
 from explainers.explanandum.gradients import Evidence, pyramid_map, stage_evidence
+from explainers.functional import planes
 from explainers.functional.dither import bayer
 from explainers.functional.soft_masks import soft_masks
 from explainers.learned import LearnedExplainer
@@ -44,6 +46,8 @@ class EvidenceNEM(LearnedExplainer):
         explanandum: The frozen classifier to explain. Its stages must be known.
         looks: Number of looks at an image, 1 or 2.
         samples: Number of insertion and of deletion masks for each image and step.
+        cell: Side in pixels of the square cells over which finished maps are averaged, 1 for none.
+            Curves gain from the fine texture of the maps; eyes prefer 8.
         estimator: Options of the loss, see `EstimatorOptions`.
         network: Options of the network, see `networks.evidence.EvidenceNetwork`.
         optimizer: Options of the training, see `optimizers.OptimizerOptions`. The default is AdamW
@@ -69,15 +73,19 @@ class EvidenceNEM(LearnedExplainer):
         explanandum: Explanandum,
         looks: Literal[1, 2] = 2,
         samples: int = 2,
+        cell: int = 1,
         estimator: EstimatorOptions | None = None,
         network: EvidenceOptions | None = None,
         optimizer: OptimizerOptions | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, optimizer, seed)
-        if looks not in (1, 2) or samples < 1:
-            raise ValueError(f"expected 1 or 2 looks and samples >= 1, got {looks} and {samples}")
-        self.looks, self.samples = looks, samples
+        if looks not in (1, 2) or min(samples, cell) < 1:
+            raise ValueError(
+                "expected 1 or 2 looks, samples >= 1 and a cell >= 1, "
+                f"got {looks}, {samples} and {cell}"
+            )
+        self.looks, self.samples, self.cell = looks, samples, cell
         self.estimator: EstimatorOptions = self.complete("estimator", ESTIMATOR)
         areas.check(self.estimator)
         with layouts.trying(explanandum):
@@ -102,7 +110,11 @@ class EvidenceNEM(LearnedExplainer):
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Scores (B, k, H, W) of several classes for each image, whose first look is shared."""
         found, _ = self.look(self.explanandum, images, classes)
-        return torch.stack([self.network(each, images.shape[-2:]) for each in found], dim=1)
+        size = images.shape[-2:]
+        maps = torch.stack([self.network(each, size) for each in found], dim=1)
+        if self.cell == 1:
+            return maps
+        return planes.upsample(F.avg_pool2d(maps, self.cell, ceil_mode=True), size)
 
     def look(
         self, explanandum: Explanandum, images: Tensor, classes: Tensor | None = None

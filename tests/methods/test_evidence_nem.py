@@ -79,7 +79,7 @@ def test_options_are_checked(estimator, told):
         EvidenceNEM(planted.explanandum(), estimator=estimator)
 
 
-@pytest.mark.parametrize("options", [{"looks": 0}, {"looks": 3}, {"samples": 0}])
+@pytest.mark.parametrize("options", [{"looks": 0}, {"looks": 3}, {"samples": 0}, {"cell": 0}])
 def test_looks_and_samples_are_checked(options):
     with pytest.raises(ValueError, match="looks"):
         EvidenceNEM(planted.explanandum(), **options)
@@ -112,3 +112,15 @@ def test_untrained_with_one_look_it_is_the_lattice():
         method.attribute(images, targets).detach(),
         Lattice(method.explanandum).attribute(images, targets),
     )
+
+
+def test_cells_average_the_finished_map():
+    fine, coarse = (EvidenceNEM(planted.explanandum(), cell=cell) for cell in (1, 8))
+    coarse.load_state_dict(fine.state_dict())
+    images, targets = planted.scenes(2, SIZE, seed=3)
+    maps, smooth = (each.attribute(images, targets).detach() for each in (fine, coarse))
+    cells = maps.view(2, 4, 8, 4, 8).mean(dim=(2, 4))
+    # Half a cell from a border, bilinear interpolation has reached the outermost cells.
+    torch.testing.assert_close(smooth[:, :4, :4], cells[:, :1, :1].expand(-1, 4, 4))
+    across = cells[:, 0, 0] * 0.5625 + cells[:, 0, 1] * 0.4375  # 3.5 of 8 pixels on the way
+    torch.testing.assert_close(smooth[:, 0, 7], across)
