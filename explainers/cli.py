@@ -64,7 +64,9 @@ class CLI(LightningCLI):
         self.trains = bool(words) and words[0] == "fit"
         paths, flags = configfiles.split(words[1:])
         packages, flags = configfiles.taken(flags, "trust")
-        self.files = configfiles.load(paths)
+        rows, flags = configfiles.taken(flags, "methods")
+        files = configfiles.load(paths)
+        self.files = configfiles.compared(files, flags, rows) if rows else files
         with granting(packages), granting(self.files.get("trust")):
             super().__init__(
                 LightningModule,
@@ -107,6 +109,11 @@ class CLI(LightningCLI):
             "--trust",
             type=str | list[str] | None,
             help="package whose classes and functions a checkpoint may name; may be repeated",
+        )
+        parser.add_argument(
+            "--methods",
+            type=str | list[str] | None,
+            help="rows to compare: names in configs/methods and checkpoints, separated by commas",
         )
         parser.add_argument(
             "--untrained", action="store_true", help="test what learns even without a checkpoint"
@@ -268,10 +275,10 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
         0 on success, 2 on bad input, 128 and the signal's number after an interruption.
     """
     torch.set_float32_matmul_precision("high")
-    given = sys.argv[1:] if args is None else list(args)
+    words = sys.argv[1:] if args is None else list(args)
     try:
-        if issubclass(cli, EvaluateCLI) and given[:1] == ["export"]:
-            auto_cli(export, args=given[1:], as_positional=False, prog="export")
+        if issubclass(cli, EvaluateCLI) and words[:1] == ["export"]:
+            auto_cli(export, args=words[1:], as_positional=False, prog="export")
         else:
             cli(args)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Configuration files of a command: read, merged key by key, and handed on as one."""
 
+import difflib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,59 @@ def taken(flags: Sequence[str], name: str) -> tuple[list[str], list[str]]:
         else:
             others.append(flag)
     return values, others
+
+
+def compared(config: dict[str, Any], flags: Sequence[str], listed: Sequence[str]) -> dict[str, Any]:
+    """A configuration with the rows of `--methods`: names in configs/methods, and checkpoints.
+
+    If nothing else says what is under test, it is the first checkpoint, which brings its
+    classifier, else the first method.
+
+    Args:
+        config: The configuration of all files.
+        flags: The other words of the command.
+        listed: Values of the flag, names and paths separated by commas.
+
+    Raises:
+        ValueError: If there is no such method, or a row is named twice.
+    """
+    names = [name.strip() for value in listed for name in value.split(",") if name.strip()]
+    trained = {_row_name(name): name for name in names if name.endswith(".ckpt")}
+    others = [name for name in names if not name.endswith(".ckpt")]
+    methods = {name: _method(name) for name in others}
+    if len(trained) + len(methods) < len(names):
+        raise ValueError(
+            f"--methods {','.join(names)} names a row twice; name checkpoints in score.checkpoints"
+        )
+    final = merge(config, given(flags, ("model", "ckpt_path")))
+    under: dict[str, Any] = {}
+    if not final.get("ckpt_path") and "class_path" not in _dict(final, "model"):
+        if trained:
+            under["ckpt_path"] = trained.pop(next(iter(trained)))
+        elif methods:
+            under["model"] = methods.pop(next(iter(methods)))
+    rows = {"methods": methods, "checkpoints": trained}
+    score = {group: row for group, row in rows.items() if row}
+    merged: dict[str, Any] = merge({**under, "score": score}, config)
+    return merged
+
+
+def _row_name(path: str) -> str:
+    """Name of a checkpoint's row: its own, or that of its folder if it is called last or best."""
+    file = Path(path)
+    return file.parent.name if file.stem in ("last", "best") and file.parent.name else file.stem
+
+
+def _method(name: str) -> dict[str, Any]:
+    """Class path and arguments of a method in configs/methods."""
+    path = files.find(f"configs/methods/{name}.yaml")
+    if not Path(path).is_file():
+        beside = Path(files.find("configs/methods/sloc.yaml")).parent
+        known = sorted(each.stem for each in beside.glob("*.yaml"))
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"the methods are {', '.join(known)}"
+        raise ValueError(f"there is no method {name!r}, nor is it a checkpoint; {advice}")
+    return _dict(read(path), "model")
 
 
 def load(paths: Sequence[str]) -> dict[str, Any]:

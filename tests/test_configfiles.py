@@ -147,3 +147,41 @@ def test_what_is_no_configuration_is_named(tmp_path):
             configfiles.read(str(tmp_path / f"{name}.yaml"))
     with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
         configfiles.read(str(tmp_path / "none.yaml"))
+
+
+CAM, SLOC = "explainers.methods.cam.GradCAM", "explainers.methods.sloc.SLOC"
+
+
+def test_methods_become_rows_and_the_first_is_under_test():
+    found = configfiles.compared({"data": {"a": 1}}, [], ["grad_cam, sloc", "runs/a/last.ckpt"])
+    assert found["ckpt_path"] == "runs/a/last.ckpt"  # it brings its classifier
+    rows = found["score"]["methods"]
+    assert {name: row["class_path"] for name, row in rows.items()} == {
+        "grad_cam": CAM,
+        "sloc": SLOC,
+    }
+    assert "model" not in found
+    assert "checkpoints" not in found["score"]
+    assert found["data"] == {"a": 1}
+    found = configfiles.compared({}, [], ["sloc,grad_cam"])
+    assert found["model"]["class_path"] == SLOC
+    assert list(found["score"]["methods"]) == ["grad_cam"]
+    listed = ["sloc,a/last.ckpt,b/best.ckpt,checkpoints/mine.ckpt"]
+    for config, flags in (
+        ({"ckpt_path": "x.ckpt"}, []),
+        ({}, ["--model", CAM]),
+        ({"model": {"class_path": CAM}}, []),
+    ):
+        found = configfiles.compared(config, flags, listed)
+        assert list(found["score"]["methods"]) == ["sloc"]
+        assert list(found["score"]["checkpoints"]) == ["a", "b", "mine"]
+        assert {key: found.get(key) for key in config} == config
+
+
+def test_rows_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match=r"there is no method 'slock', .*; did you mean sloc\?"):
+        configfiles.compared({}, [], ["slock"])
+    with pytest.raises(ValueError, match=r"the methods are .*, sloc"):
+        configfiles.compared({}, [], ["../../etc"])
+    with pytest.raises(ValueError, match="names a row twice"):
+        configfiles.compared({}, [], ["sloc", "a/last.ckpt", "b/a.ckpt"])
