@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from explainers import Explanandum
 from explainers.methods.deeplab import DeepLabExplainer
 from tests import planted
 
@@ -180,3 +182,36 @@ def test_negative_log_of_chance_bounds_the_entropy_term():
         dict(zip(("image", "target"), planted.scenes(4), strict=True)), None
     )
     assert -math.log(4) / 4 <= terms["entropy"].item() <= 0
+
+
+def test_the_folded_classifier_sees_the_masked_images_only_while_training():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 4),
+    )  # fmt: skip
+    model[1].running_mean.uniform_(0, 0.3)
+    model[1].running_var.uniform_(0.5, 2)
+    classifier = Explanandum(
+        model, multi_label=True, input_size=[32, 32], mean=[0.0] * 3, std=[1.0] * 3
+    )
+    batch = dict(zip(("image", "target"), planted.scenes(2), strict=True))
+    method = DeepLabExplainer(classifier, fold=True, **SMALL).eval()
+    before = method.loss_terms(batch, None)
+    method.on_fit_start()
+    (copy,) = method.faster
+    calls = []
+    copy.model.register_forward_hook(lambda *_: calls.append("copy"))
+    model.register_forward_hook(lambda *_: calls.append("original"))
+    during = method.loss_terms(batch, None)
+    assert calls == ["copy"]
+    assert not isinstance(copy.model[1], nn.BatchNorm2d)
+    for name, value in before.items():
+        torch.testing.assert_close(during[name], value, rtol=1e-4, atol=1e-6)
+    assert not any("faster" in name for name in method.state_dict())
+    method.on_fit_end()
+    method.loss_terms(batch, None)
+    assert calls == ["copy", "original"]
+    method.fold = False
+    method.on_fit_start()
+    assert method.faster == []
