@@ -1,4 +1,4 @@
-"""Score, explain, or publish: python evaluate.py {test,predict,validate,export}."""
+"""Score and explain: python evaluate.py {test,predict,validate,explain,report,export}."""
 
 import sys
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 import yaml
-from jsonargparse import auto_cli
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
@@ -27,7 +26,6 @@ from explainers.checkpoint import (
     brings_classifier,
     check_resumable,
     explainer_class,
-    export,
     is_loaded,
     model_config,
     restore,
@@ -36,6 +34,7 @@ from explainers.explanandum.classes import check_classes
 from explainers.explanandum.classifier import Classifier
 from explainers.learned import is_trained
 from explainers.messages import helptexts, noise, one_line
+from explainers.tools import TOOLS
 from explainers.trust import granting
 
 # Lightning calls a method that jsonargparse has renamed; its users cannot mend that.
@@ -277,8 +276,8 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
     torch.set_float32_matmul_precision("high")
     words = sys.argv[1:] if args is None else list(args)
     try:
-        if issubclass(cli, EvaluateCLI) and words[:1] == ["export"]:
-            auto_cli(export, args=words[1:], as_positional=False, prog="export")
+        if issubclass(cli, EvaluateCLI) and words and words[0] in TOOLS:
+            TOOLS[words[0]](words[1:])
         else:
             cli(args)
     except KeyboardInterrupt:

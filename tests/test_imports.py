@@ -15,6 +15,8 @@ RANKS = [
     {"methods"},
     {"evaluation"},
     {"callbacks"},
+    {"explaining"},
+    {"tools"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from explainers.base import Explainer
+from explainers.evaluation import html
 from explainers.evaluation.runfolder import write_atomically
 from explainers.evaluation.scorefile import Record
-from explainers.evaluation.summary import columns_by_method, missing_notes, table
+from explainers.evaluation.summary import columns_by_method, missing_notes
+from explainers.evaluation.table import agreement_table, as_csv, fold, rank_table, table
 from explainers.metrics.accuracy import sentence
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.statistics import FEW
 
 
 def write(folder: Path, summary: dict[str, Any], text: str) -> dict[str, float]:
-    """Writes summary.json and table.md, and prints the latter.
+    """Writes summary.json, table.csv, table.md and report.html, and prints a table.
+
+    What is printed is at most 100 columns wide.
 
     Returns:
         Means for loggers, as `test/<method>/<figure>`.
@@ -23,7 +28,9 @@ def write(folder: Path, summary: dict[str, Any], text: str) -> dict[str, float]:
     content = json.dumps(summary, indent=2, allow_nan=False)
     write_atomically(folder / "summary.json", f"{content}\n")
     write_atomically(folder / "table.md", text)
-    print("\n" + text)
+    write_atomically(folder / "table.csv", as_csv(summary))
+    html.write([folder], folder / "report.html")
+    print("\n" + fold(text, summary["families"]))
     return {
         f"test/{method}/{name}": figure["mean"]
         for method, figures in summary["methods"].items()
@@ -50,7 +57,8 @@ def page(
     """
     scaled = [type(metric).__name__ for metric in metrics if metric.wants_unit_maps]
     marked = [name for name, explainer in explainers.items() if scaled and not explainer.is_mask]
-    parts = [caption(summary), table(summary, marked), *missing_notes(rows, list(explainers))]
+    parts = [caption(summary), table(summary, marked), *verdict_notes(summary)]
+    parts += missing_notes(rows, list(explainers))
     if marked:
         parts.append(f"\\* not masks: maps min-maxed one by one for {', '.join(scaled)}")
     parts += training_notes(summary, {name: each.cost for name, each in explainers.items()})
@@ -59,7 +67,26 @@ def page(
     for metric in metrics:
         details = {name: metric.details(columns[name]) for name in explainers}
         parts += [f"{name}: {lines}" for name, lines in details.items() if lines]
+    parts += [text for text in (rank_table(summary), agreement_table(summary)) if text]
     return "\n\n".join(parts) + "\n"
+
+
+def verdict_notes(summary: Mapping[str, Any]) -> list[str]:
+    """The verdicts as a list and a line on their tests; none with fewer than `FEW` images.
+
+    With so few images, the table itself says that they are too few.
+
+    Args:
+        summary: Result of `summary.summarize`.
+    """
+    if summary["images"] < FEW or not summary["verdicts"]:
+        return []
+    return [
+        "\n".join(f"- {verdict}" for verdict in summary["verdicts"].values()),
+        "verdicts: paired Wilcoxon between all methods (without the rows that do not look at the "
+        "image, and the ground truth), Holm-corrected over the pairs, p < 0.05; needed images at "
+        "80 % power if the differences are as measured",
+    ]
 
 
 def training_notes(

@@ -1,17 +1,15 @@
-"""Figures with confidence intervals, paired tests and a table, from the rows of scores.csv."""
+"""Figures with intervals, paired tests, ranks and verdicts, from the rows of scores.csv."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from explainers.evaluation.scorefile import ERROR, IDENTITY, KEYS, Record
+from explainers.evaluation.verdict import standings
 from explainers.metrics import statistics
 from explainers.metrics.base import PerImageMetric
-
-FEW = 10  # images: with fewer, intervals are rough and tests cannot tell methods apart
 
 
 def columns_by_method(
@@ -95,6 +93,7 @@ def summarize(
     metrics: Sequence[PerImageMetric],
     methods: Sequence[str],
     bootstrap: int = 1000,
+    interval: Literal["percentile", "bca"] = "percentile",
 ) -> dict[str, Any]:
     """Figures of every method, computed from the rows of scores.csv alone.
 
@@ -103,12 +102,14 @@ def summarize(
         metrics: Metrics that wrote the columns.
         methods: Names of the methods, the method under test first.
         bootstrap: Number of bootstrap resamples for the confidence intervals.
+        interval: Kind of the intervals, see `statistics.bootstrap_ci`.
 
     Returns:
         A dictionary with `images`, the number of images; `methods`, {name: {figure: mean, ci95, n,
-        higher_is_better}}, where n is the number of images that the figure is about; and `paired`,
-        the tests of the figures that are means over images. Missing values are None, and so are
-        the bounds of an interval from a single image.
+        higher_is_better}}, where n is the number of images that the figure is about; `families`,
+        the class of the metric of each figure; `paired`, the tests of the figures that are means
+        over images; and the entries of `verdict.standings`. Missing values are None, and so are the
+        bounds of an interval from a single image.
     """
     count, columns = columns_by_method(rows, methods)
     figures: dict[str, dict[str, Any]] = {method: {} for method in methods}
@@ -116,20 +117,28 @@ def summarize(
     for method in methods:
         for metric in metrics:
             own = {name: columns[method].get(name, np.empty(0)) for name in metric.names}
-            figures[method] |= _figures(metric, own, bootstrap)
+            figures[method] |= _figures(metric, own, bootstrap, interval)
             for name, values in metric.averaged(own).items():
                 averaged.setdefault(name, {})[method] = values
     return {
         "images": count,
         "methods": figures,
+        "families": {f: type(metric).__name__ for metric in metrics for f in metric.reports},
         "paired": statistics.paired_wilcoxon(averaged, methods[0]),
+        **standings(metrics, averaged),
     }
 
 
-def _figures(metric: PerImageMetric, own: statistics.Columns, bootstrap: int) -> dict[str, Any]:
+def _figures(
+    metric: PerImageMetric,
+    own: statistics.Columns,
+    bootstrap: int,
+    interval: Literal["percentile", "bca"],
+) -> dict[str, Any]:
     plain = type(metric).aggregate is PerImageMetric.aggregate
     values = metric.aggregate(own)
-    intervals = statistics.bootstrap_ci(own, None if plain else metric.aggregate, n=bootstrap)
+    aggregate = None if plain else metric.aggregate
+    intervals = statistics.bootstrap_ci(own, aggregate, n=bootstrap, method=interval)
     some = int((~np.isnan(np.stack(list(own.values())))).any(axis=0).sum())
     counts = {name: int((~np.isnan(v)).sum()) for name, v in metric.averaged(own).items()}
     figures = {}
@@ -146,89 +155,3 @@ def _figures(metric: PerImageMetric, own: statistics.Columns, bootstrap: int) ->
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
-    """Aligned Markdown table of methods and figures: mean and half the width of the 95 % interval.
-
-    "≈" marks figures that the paired test does not distinguish from those of the first method, and
-    "†" figures of too few images to tell: fewer than `FEW`, or so few that the test could not reach
-    p < 0.05 whatever their values. If no figure is about more images, a line says so instead.
-
-    Args:
-        summary: Result of `summarize`.
-        marked: Names of the methods that get an asterisk.
-    """
-    methods = summary["methods"]
-    first, figures = next(iter(methods.items()))
-    largest = max((f["n"] for row in methods.values() for f in row.values()), default=0)
-    few = set() if largest < FEW else _too_few(summary)
-    unclear = {
-        (t["b"], t["metric"])
-        for t in summary["paired"]
-        if t["a"] == first and t["p"] >= 0.05 and largest >= FEW
-    } - few
-    head = [
-        "method",
-        *(f"{name} {'↑' if f['higher_is_better'] else '↓'}" for name, f in figures.items()),
-    ]
-    body = [
-        [
-            f"{name}{' *' if name in marked else ''}",
-            *(
-                _cell(f) + " ≈" * ((name, figure) in unclear) + " †" * ((name, figure) in few)
-                for figure, f in row.items()
-            ),
-        ]
-        for name, row in methods.items()
-    ]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        [
-            cells[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
-        ]
-        for cells in (head, rule, *body)
-    ]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    notes = []
-    if 0 < largest < FEW:
-        images = "1 image is" if largest == 1 else f"{largest} images are"
-        notes.append(f"{images} too few to tell rows apart, and intervals are rough")
-    if unclear:
-        notes.append(
-            f"≈ not told apart from {first}: paired Wilcoxon, Holm-corrected over the rows, "
-            "p >= 0.05"
-        )
-    if few:
-        notes.append("† too few images have this value to tell rows apart")
-    return "\n\n".join([text, *notes])
-
-
-def _too_few(summary: dict[str, Any]) -> set[tuple[str, str]]:
-    """Methods and figures with values of too few images, or too few to tell from the first."""
-    methods = summary["methods"]
-    first = next(iter(methods.values()))
-    tests = Counter(test["metric"] for test in summary["paired"])
-    few = set()
-    for method, row in methods.items():
-        for name, figure in row.items():
-            common = min(figure["n"], first[name]["n"])
-            # With n differences of one sign, p is 2 / 2^n; Holm multiplies the smallest p.
-            hopeless = row is not first and tests[name] * 2.0 ** (1 - common) >= 0.05
-            if figure["n"] and (figure["n"] < FEW or hopeless):
-                few.add((method, name))
-    return few
-
-
-def _cell(figure: dict[str, Any]) -> str:
-    if figure["mean"] is None:
-        return "-"
-    low, high = figure["ci95"]
-    mean = _short(figure["mean"])
-    return mean if low is None or high is None else f"{mean} ± {_short((high - low) / 2)}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.0e}"

@@ -1,5 +1,9 @@
+import csv
+import json
+
 from explainers.evaluation import report
 from explainers.evaluation.summary import summarize
+from explainers.metrics.faithfulness import RISECurves, SLOCCurves
 from explainers.metrics.localization import MAE
 from explainers.metrics.seconds import Seconds
 from tests import planted
@@ -53,3 +57,40 @@ def test_a_training_is_told_with_the_images_from_which_on_it_pays():
     assert report.training_notes({"methods": {}}, {"own": costs["own"]}) == [
         "own was trained for 1,001 s: 2,000 steps, 32,000 images"
     ]
+
+
+def lengths(text):
+    return [len(line) for line in text.split("\n") if line.startswith("|")]
+
+
+def test_the_printed_table_is_narrow_and_the_written_one_whole(tmp_path, capsys):
+    metrics = [RISECurves(), SLOCCurves(), Seconds()]
+    names = ["a", "b"]
+    rows = [
+        {"index": str(i), "name": f"{i}", "target": "0", "method": name}
+        | {c: str(i + j) for metric in metrics for c in metric.names}
+        for j, name in enumerate(names)
+        for i in range(12)
+    ]
+    summary = ABOUT | {"precision": "32-true"} | summarize(rows, metrics, names, bootstrap=5)
+    explainers = {name: Truth(planted.explanandum()) for name in names}
+    text = report.page(summary, rows, metrics, explainers, (8, 8))
+    means = report.write(tmp_path, summary, text)
+    assert means["test/b/IDD"] == 6.5
+    printed = capsys.readouterr().out
+    assert max(lengths(printed)) <= 100 < max(lengths(text))
+    assert printed.count("\n| method ") == 3
+    assert [printed.count(name) for name in ("POS ↓", "IDD ↑", "seconds ↓")] == [1, 1, 1]
+    assert (tmp_path / "table.md").read_text() == text
+    assert "\n- b is ahead of a on Faithfulness\n- b is ahead of a on IDD\n\nverdicts: " in text
+    assert printed.count("is ahead of") == 2
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["verdicts"]["IDD"] == "b is ahead of a on IDD"
+    assert written["families"]["POS"] == "SLOCCurves"
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert [row["IDD"] for row in csv.DictReader(file)] == ["5.5", "6.5"]
+
+
+def test_few_images_get_no_verdicts():
+    assert report.verdict_notes({"images": 9, "verdicts": {"IDD": "9 images are too few"}}) == []
+    assert report.verdict_notes({"images": 10, "verdicts": {}}) == []

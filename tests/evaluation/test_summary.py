@@ -2,7 +2,8 @@ import warnings
 
 import pytest
 
-from explainers.evaluation.summary import missing_notes, summarize, table
+from explainers.evaluation.summary import missing_notes, summarize
+from explainers.evaluation.table import table
 from explainers.metrics.localization import MAE
 from explainers.metrics.localization_boxes import CropSaliency
 
@@ -33,7 +34,7 @@ def test_what_the_paired_test_does_not_tell_apart_is_marked():
     tests = [("a", "b", 0.05), ("a", "c", 0.04), ("b", "c", 0.9)]
     summary = {
         "methods": {name: {"t": figure} for name in "abc"},
-        "paired": [{"metric": "t", "a": a, "b": b, "p": p} for a, b, p in tests],
+        "paired": [{"metric": "t", "a": a, "b": b, "p": p, "nonzero": 9} for a, b, p in tests],
     }
     *lines, _, note = table(summary).splitlines()
     assert [line.split("|")[2].strip() for line in lines[2:]] == [
@@ -56,7 +57,7 @@ def test_a_tuned_threshold_is_scored_and_tested_on_the_other_half_alone():
     figures = [summary["methods"][name]["CropSaliency"] for name in "ab"]
     assert [(figure["mean"], figure["n"]) for figure in figures] == [(5, 3), (4.5, 2)]
     assert summary["paired"] == [
-        {"metric": "CropSaliency", "a": "a", "b": "b", "difference": 0, "p": 1}
+        {"metric": "CropSaliency", "a": "a", "b": "b", "difference": 0, "p": 1, "nonzero": 0}
     ]
 
 
@@ -85,7 +86,7 @@ def test_one_image_has_no_interval():
     figure = {"mean": 0.25, "ci95": [None, None], "n": 1, "higher_is_better": False}
     assert summary["methods"]["a"]["MAE"] == figure
     (test,) = summary["paired"]  # the file says what it said
-    assert test == {"metric": "MAE", "a": "a", "b": "b", "difference": -0.25, "p": 1}
+    assert test == {"metric": "MAE", "a": "a", "b": "b", "difference": -0.25, "p": 1, "nonzero": 1}
 
 
 @pytest.mark.parametrize("count", [2, 6, 9])
@@ -109,7 +110,7 @@ def test_figures_of_fewer_images_than_the_table_are_marked():
     _, cells, notes = lines([first, few, first], "abc")
     assert ["†" in cell for cell in cells] == [False, True, False]
     assert ["≈" in cell for cell in cells] == [False, False, True]
-    assert notes[-1] == "† too few images have this value to tell rows apart"
+    assert notes[-1] == "† too few images have this value, or differ in it, to tell rows apart"
     _, cells, _ = lines([first, [""] * 12], "ab")
     assert cells[1] == "-"
 
@@ -122,6 +123,25 @@ def test_a_test_that_cannot_succeed_does_not_say_not_told_apart():
         _, cells, _ = lines([first] * rows, methods)
         assert mark not in cells[0]
         assert all(cell.endswith(mark) for cell in cells[1:])
+
+
+def test_differences_on_too_few_images_are_marked():
+    first = [i / 16 for i in range(12)]
+    _, cells, _ = lines([first, [v + (i < 5) for i, v in enumerate(first)], first], "abc")
+    assert ["†" in cell for cell in cells] == [False, True, False]
+    assert ["≈" in cell for cell in cells] == [False, False, True]  # c is equal, so not told apart
+    _, cells, _ = lines([first, [v + (i < 8) for i, v in enumerate(first)]])
+    assert cells[1][-1] not in "†≈"
+
+
+def test_intervals_by_bca():
+    rows = scores([[i**3 / 8000 for i in range(20)]], "a")
+    plain, bca = (
+        summarize(rows, [MAE()], ["a"], interval=kind)["methods"]["a"]["MAE"]
+        for kind in ("percentile", "bca")
+    )
+    assert plain["mean"] == bca["mean"]
+    assert all(b > p for b, p in zip(bca["ci95"], plain["ci95"], strict=True))
 
 
 def test_equal_and_constant_differences_warn_of_nothing():

@@ -40,6 +40,54 @@ def test_bootstrap_of_a_ratio_resamples_whole_images():
     np.testing.assert_allclose(mine, theirs.confidence_interval, atol=0.005)
 
 
+def skewed(count=40):
+    return np.random.default_rng(5).exponential(1, count) ** 2
+
+
+def test_bca_intervals_of_a_mean_agree_with_scipy():
+    values = skewed()
+    mine = statistics.bootstrap_ci({"m": np.append(values, np.nan)}, n=20_000, method="bca")["m"]
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=2)
+    np.testing.assert_allclose(mine, theirs.confidence_interval, rtol=0.02)
+    plain = statistics.bootstrap_ci({"m": values}, n=20_000)["m"]
+    assert mine[0] > 1.03 * plain[0]  # unlike the percentiles
+    assert mine[1] > 1.03 * plain[1]
+
+
+@pytest.mark.parametrize("n", [2000, 20])  # 20: a jackknife over groups of two images
+def test_bca_intervals_of_a_ratio_agree_with_scipy(n):
+    columns = {"a": skewed(), "b": np.random.default_rng(6).uniform(1, 2, 40)}
+
+    def ratio(values):
+        return {"ratio": float(values["a"].sum() / values["b"].sum())}
+
+    mine = statistics.bootstrap_ci(columns, ratio, n=n, method="bca")["ratio"]
+    theirs = stats.bootstrap(
+        tuple(columns.values()),
+        lambda a, b, axis=-1: a.sum(axis) / b.sum(axis),
+        paired=True,
+        method="BCa",
+        n_resamples=2000,
+        rng=4,
+    )
+    np.testing.assert_allclose(mine, theirs.confidence_interval, rtol=0.05 if n > 20 else 0.3)
+
+
+def test_bca_edges():
+    for values in ([2.0], [2.0, 2.0, 2.0]):
+        found = statistics.bootstrap_ci({"m": np.array(values)}, n=9, method="bca")
+        assert found["m"] == (2, 2)
+    nothing = np.array([np.nan, np.nan])
+    assert np.isnan(statistics.bootstrap_ci({"m": nothing}, n=9, method="bca")["m"]).all()
+
+    def unknown(_):
+        return {"f": float("nan")}
+
+    assert np.isnan(statistics.bootstrap_ci({"m": nothing}, unknown, n=3, method="bca")["f"]).all()
+    with pytest.raises(ValueError, match="got 'BCa'"):
+        statistics.bootstrap_ci({"m": nothing}, method="BCa")
+
+
 def test_bootstrap_edges():
     nothing = np.array([np.nan, np.nan])
     assert np.isnan(statistics.bootstrap_ci({"m": nothing})["m"]).all()
@@ -75,11 +123,19 @@ def test_signed_rank_and_holm():
     assert result[0]["difference"] == pytest.approx(np.nanmean(a - b))
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 13, 14])
+def test_signed_rank_agrees_with_scipy_on_few_differences(size):
+    generator = np.random.default_rng(size)
+    for values in (generator.normal(0.5, 1, size), generator.integers(-2, 5, size) + 0.0):
+        nonzero = values[values != 0]
+        assert statistics.signed_rank(values) == pytest.approx(stats.wilcoxon(nonzero).pvalue)
+
+
 def test_equal_methods_have_p_one_and_pairs_without_images_are_left_out():
     same = np.array([1.0, 2.0])
     table = {"m": {"a": same, "b": same, "c": np.array([np.nan, np.nan])}}
     assert statistics.paired_wilcoxon(table, "a") == [
-        {"metric": "m", "a": "a", "b": "b", "difference": 0.0, "p": 1.0}
+        {"metric": "m", "a": "a", "b": "b", "difference": 0.0, "p": 1.0, "nonzero": 0}
     ]
 
 
@@ -88,3 +144,4 @@ def test_with_many_methods_only_the_one_under_test_is_compared():
     result = statistics.paired_wilcoxon(table, "c")
     assert len(result) == 6
     assert {r["a"] for r in result} == {"c"}
+    assert len(statistics.paired_wilcoxon(table, None)) == 21

@@ -1,0 +1,1 @@
+"""Explaining photographs: pictures of the maps of several methods and classes."""

@@ -1,0 +1,36 @@
+"""Commands of `evaluate.py` that need no trainer: they work on what exists."""
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+from explainers.checkpoint import export
+from explainers.evaluation import html
+from explainers.explaining.explain import explain, parser
+
+
+def _export(words: Sequence[str]) -> None:
+    auto_cli(export, args=list(words), as_positional=False, prog="export")
+
+
+def _explain(words: Sequence[str]) -> None:
+    explain(**parser().parse_args(list(words)).as_dict())
+
+
+def _report(words: Sequence[str]) -> None:
+    line = ArgumentParser("report", description="Writes one page for the runs in some folders.")
+    line.add_argument("runs", nargs="+", type=Path, help="folders of finished tests")
+    line.add_argument("--out", type=Path, help="by default report.html in the first folder")
+    given = line.parse_args(words)
+    out = given.out or given.runs[0] / "report.html"
+    html.write(given.runs, out)
+    print(out)
+
+
+TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
+    "explain": _explain,
+    "report": _report,
+    "export": _export,
+}
