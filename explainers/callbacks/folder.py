@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from explainers.base import Explainer
 from explainers.evaluation.provenance import (
@@ -38,8 +39,10 @@ class FitFolder(Callback):
         """Takes the folder. The trainer calls its first hook after its loggers write, too late.
 
         Raises:
-            ValueError: If the folder holds another fit, or another process writes it.
+            ValueError: If the folder holds another fit, another process writes it, or the last
+                epoch would not be saved.
         """
+        _check_last_epoch(trainer)
         folder = Path(trainer.default_root_dir)
         written = [getattr(each, "dirpath", None) for each in trainer.checkpoint_callbacks]
         found = [file for own in {*written, folder} if own for file in Path(own).glob("*.ckpt")]
@@ -67,6 +70,19 @@ class FitFolder(Callback):
         if self._run is not None:
             self._run.release()
             self._run = None
+
+
+def _check_last_epoch(trainer: Trainer) -> None:
+    """Refuses a fit that ends between two validations, after which alone checkpoints are saved."""
+    epochs, every = trainer.max_epochs or 0, trainer.check_val_every_n_epoch or 1
+    own = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    late = [not (each._save_on_train_epoch_end or each._every_n_train_steps) for each in own]
+    if epochs > 0 and epochs % every and own and all(late) and trainer.max_steps < 0:
+        raise ValueError(
+            f"the {epochs} epochs end between two validations, after which checkpoints are saved: "
+            f"max_epochs must be a multiple of check_val_every_n_epoch, {every}; "
+            f"--trainer.check_val_every_n_epoch {epochs} validates at the end"
+        )
 
 
 def _settings(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
