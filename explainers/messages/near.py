@@ -23,6 +23,7 @@ TOP = [
     "ckpt_path",
     "config",
     "out",
+    "methods",
     "trust",
     "untrained",
 ]
