@@ -83,7 +83,7 @@ def compared(config: dict[str, Any], flags: Sequence[str], listed: Sequence[str]
         ValueError: If there is no such method, or a row is named twice.
     """
     names = [name.strip() for value in listed for name in value.split(",") if name.strip()]
-    trained = {_row_name(name): name for name in names if name.endswith(".ckpt")}
+    trained = {row_name(name): name for name in names if name.endswith(".ckpt")}
     others = [name for name in names if not name.endswith(".ckpt")]
     methods = {name: _method(name) for name in others}
     if len(trained) + len(methods) < len(names):
@@ -103,7 +103,7 @@ def compared(config: dict[str, Any], flags: Sequence[str], listed: Sequence[str]
     return merged
 
 
-def _row_name(path: str) -> str:
+def row_name(path: str) -> str:
     """Name of a checkpoint's row: its own, or that of its folder if it is called last or best."""
     file = Path(path)
     return file.parent.name if file.stem in ("last", "best") and file.parent.name else file.stem

@@ -76,7 +76,12 @@ def _check_last_epoch(trainer: Trainer) -> None:
     """Refuses a fit that ends between two validations, after which alone checkpoints are saved."""
     epochs, every = trainer.max_epochs or 0, trainer.check_val_every_n_epoch or 1
     own = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
-    late = [not (each._save_on_train_epoch_end or each._every_n_train_steps) for each in own]
+    late = [
+        not (
+            each._save_on_train_epoch_end or each._every_n_train_steps or each._train_time_interval
+        )
+        for each in own
+    ]
     if epochs > 0 and epochs % every and own and all(late) and trainer.max_steps < 0:
         raise ValueError(
             f"the {epochs} epochs end between two validations, after which checkpoints are saved: "

@@ -71,7 +71,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "best": {name: _leaders(methods, own, name) for name in figures},
         "same": _same(summary, next(iter(methods))),
         "verdicts": verdicts,
-        "notes": [note for note in notes if note not in verdicts],
+        "notes": [note for note in notes if note.removeprefix("- ").split("\n")[0] not in verdicts],
         "plots": _plots(methods, own, main),
         "images": _images(folder / "scores.csv", own, main),
         "panels": _picture(folder / "panels.png"),

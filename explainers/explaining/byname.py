@@ -191,8 +191,7 @@ def _entry(entry: str) -> tuple[str, str | None]:
     if named and not Path(entry).is_file():
         return named[1].strip(), named[2].strip()
     if entry.endswith(".ckpt"):
-        path = Path(entry)
-        return (path.parent.name or path.stem) if path.stem == "last" else path.stem, entry
+        return configfiles.row_name(entry), entry
     return entry, None
 
 

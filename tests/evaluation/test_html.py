@@ -42,7 +42,7 @@ def run(tmp_path):
     }
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "settings.json").write_text(json.dumps({"target": EVIL}))
-    (tmp_path / "table.md").write_text("2 images\n\n| table |\n\nrise & mine lead\n\na note\n")
+    (tmp_path / "table.md").write_text("2 images\n\n| table |\n\n- rise & mine lead\n\na note\n")
     names = ["a.jpg", f'"{EVIL}"']
     rows = [f"{i},{name},0,{m},{0.1 * i + 0.2},1.0" for i, name in enumerate(names) for m in values]
     head = "index,name,target,method,Faithfulness,seconds"
