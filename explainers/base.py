@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningModule
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,9 +41,11 @@ class Explainer(LightningModule, ABC):
     """
 
     is_mask = False  # whether maps are in [0, 1]; otherwise only their order is meaningful
+    is_signed = False  # whether values speak for the class above 0, and against it below
     class_specific = True  # whether maps depend on the target
     needs_gradients = False  # whether `attribute` differentiates: gradients are then on inside
     needs_masks = False  # whether `observe` must receive the object masks of the images
+    is_stored = False  # whether there are no maps but those that exist already
     speed_only: tuple[str, ...] = ()  # names of arguments that change speed and memory, but no map
     # Arguments of a cheap run, which still finds a planted ground truth.
     quick: ClassVar[Mapping[str, Any]] = {}
@@ -83,6 +86,12 @@ class Explainer(LightningModule, ABC):
         return torch.stack(
             [self.attribute(images, targets) for targets in one_hot.unbind(1)], dim=1
         )
+
+    def plot(self, image: str | Path | Tensor, classes: str = "top1") -> Figure:
+        """The picture of an image and its maps, see `explainers.show`."""
+        from explainers.explaining.explain import show  # knows all methods, hence not above
+
+        return show(self, image, classes)
 
     def observe(self, batch: dict[str, Any]) -> None:
         """Receives the whole batch before its images are explained. Most methods ignore it."""

@@ -85,7 +85,7 @@ def compared(config: dict[str, Any], flags: Sequence[str], listed: Sequence[str]
     names = [name.strip() for value in listed for name in value.split(",") if name.strip()]
     trained = {row_name(name): name for name in names if name.endswith(".ckpt")}
     others = [name for name in names if not name.endswith(".ckpt")]
-    methods = {name: _method(name) for name in others}
+    methods = {name: method(name) for name in others}
     if len(trained) + len(methods) < len(names):
         raise ValueError(
             f"--methods {','.join(names)} names a row twice; name checkpoints in score.checkpoints"
@@ -109,16 +109,25 @@ def row_name(path: str) -> str:
     return file.parent.name if file.stem in ("last", "best") and file.parent.name else file.stem
 
 
-def _method(name: str) -> dict[str, Any]:
-    """Class path and arguments of a method in configs/methods."""
-    path = files.find(f"configs/methods/{name}.yaml")
-    if not Path(path).is_file():
-        beside = Path(files.find("configs/methods/sloc.yaml")).parent
-        known = sorted(each.stem for each in beside.glob("*.yaml"))
+def named(group: str) -> dict[str, str]:
+    """Paths of the files of a folder in `configs`, by name; those in the working directory win."""
+    homes = (files.PACKAGE.parent, files.PACKAGE, Path())
+    found = [path for home in homes for path in sorted((home / "configs" / group).glob("*.yaml"))]
+    return {path.stem: str(path) for path in found}
+
+
+def method(name: str) -> dict[str, Any]:
+    """Class path and arguments of a method in `configs/methods`.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    known = named("methods")
+    if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         advice = f"did you mean {near[0]}?" if near else f"the methods are {', '.join(known)}"
         raise ValueError(f"there is no method {name!r}, nor is it a checkpoint; {advice}")
-    return _dict(read(path), "model")
+    return _dict(read(known[name]), "model")
 
 
 def load(paths: Sequence[str]) -> dict[str, Any]:
@@ -178,6 +187,9 @@ def settle(config: dict[str, Any], flags: Sequence[str], command: str) -> dict[s
     trainer = {**_dict(config, "trainer"), "default_root_dir": below}
     if below != root:  # the configuration is the fit's, and so are its loggers
         trainer["logger"] = False
+    named = _dict(final, "trainer").get("logger")
+    if isinstance(named, str) and named.endswith("Logger"):  # a flag, which has no folder yet
+        trainer["logger"] = {"class_path": named}
     config, root = {**config, "trainer": trainer}, below
     _place(config, root)
     return config

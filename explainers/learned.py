@@ -14,6 +14,7 @@ from explainers.cost import CountCost
 from explainers.explanandum import Explanandum
 from explainers.finite import StayFinite, check_weights
 from explainers.functional import seeds
+from explainers.monitor import Monitor
 from explainers.optimizers import OptimizerOptions
 from explainers.resuming import ResumeExactly
 
@@ -86,8 +87,8 @@ class LearnedExplainer(Explainer):
         return self.explanandum.to_targets(self.explanandum(images), never_empty=False)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every fit needs: it stays finite, resumes exactly and counts its cost."""
-        return [StayFinite(), ResumeExactly(), CountCost()]
+        """What every fit needs: to stay finite, to resume exactly, to count and to log."""
+        return [StayFinite(), ResumeExactly(), CountCost(), Monitor()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds this explainer; refuses weights that are not finite."""

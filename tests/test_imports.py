@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 RANKS = [
-    {"trainingstate"},
+    {"trainingstate", "mapstore"},
     {"functional", "optimizers", "files", "options", "naming", "finite", "resuming", "cost"},
-    {"trust"},
+    {"trust", "monitor"},
     {"reading"},
     {"explanandum", "configfiles", "messages"},
     {"networks", "perturbation", "door"},
@@ -16,11 +16,13 @@ RANKS = [
     {"evaluation"},
     {"callbacks"},
     {"explaining"},
-    {"tools"},
+    {"tools", "demo"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 SOURCES = [path for path in Path("explainers").rglob("*.py") if path.name != "__init__.py"]
+# A method's `plot` is the door to what draws it, which knows all methods: imported in the call.
+DOORS = {"explainers/base.py imports explainers.explaining.explain.show"}
 # Libraries of explanations and loggers, and the only places that may know them.
 ADAPTERS = {"captum": "explainers/methods/captum_methods.py", "wandb": "explainers/callbacks"}
 
@@ -52,7 +54,7 @@ def test_modules_import_only_what_lies_below_them():
             foreign = name.startswith("explainers.") and part(name) != own
             if foreign and RANK[part(name)] >= RANK[own]:
                 wrong.append(f"{path} imports {name}")
-    assert wrong == []
+    assert set(wrong) == DOORS
 
 
 def test_no_method_imports_another():

@@ -28,6 +28,9 @@ class OfflineFirstWandbLogger(WandbLogger):
         save_dir: Folder for the files of the run, which is created if needed.
         project: Name of the project.
         offline: Whether to run offline. None runs offline if no account is configured.
+        artifacts: Whether to send the last and best checkpoints of a fit, and the report.html of an
+            evaluation, as artifacts. An offline run keeps copies of them in W&B's own data folder,
+            from which `wandb sync` sends them.
         **kwargs: Further arguments of Lightning's WandbLogger.
     """
 
@@ -36,6 +39,7 @@ class OfflineFirstWandbLogger(WandbLogger):
         save_dir: str = "runs",
         project: str = "learned-explainers",
         offline: bool | None = None,
+        artifacts: bool = False,
         **kwargs: Any,
     ) -> None:
         Path(save_dir).mkdir(parents=True, exist_ok=True)
@@ -46,3 +50,6 @@ class OfflineFirstWandbLogger(WandbLogger):
             **kwargs,
         )
         self._wandb_init.pop("anonymous", None)  # wandb warns of it, whatever its value
+        self.artifacts = artifacts
+        if artifacts:
+            self._log_model = True  # Lightning refuses this argument offline, W&B does not

@@ -16,7 +16,7 @@ from explainers.callbacks.mapfiles import MapFiles, class_label, file_name
 from explainers.evaluation import drawing
 from explainers.evaluation.attempts import halved, told
 from explainers.evaluation.dataimages import DataImages
-from explainers.evaluation.measure import unit_maps
+from explainers.evaluation.measure import shown_maps
 from explainers.evaluation.provenance import describe_run
 from explainers.evaluation.runfolder import RunFolder
 from explainers.evaluation.targets import class_ids, take
@@ -38,7 +38,7 @@ class SaveMaps(Callback):
         - `cats/1.jpg.npy`: map (H, W) in float32, as the method returns it;
         - `cats/1.jpg.classes.txt`: names of the classes that it explains, one per line;
         - `cats/1.jpg.heat.png` and `cats/1.jpg.overlay.png`: pictures of the map, which is
-          min-max scaled unless it is a mask.
+          min-max scaled unless it is a mask; of signed maps, blue below 0 and red above.
 
     With `classes`, the array has the maps (k, H, W) of k classes, in the order of the lines, and
     each class has its own pictures, such as `cats/1.jpg.tench.heat.png`.
@@ -211,9 +211,10 @@ class SaveMaps(Callback):
         finite = True
         with files.array(files.path(name, ".npy"), (*shape, *image.shape[-2:])) as add:
             for maps in parts:
-                for shown, label in zip(unit_maps(self._explainer, maps), labels, strict=False):
-                    heat, overlay = drawing.heat(shown), drawing.overlay(image, shown)
-                    files.picture(files.path(name, ".heat.png", label), heat)
+                signed = self._explainer.is_signed
+                for shown, label in zip(shown_maps(self._explainer, maps), labels, strict=False):
+                    files.picture(files.path(name, ".heat.png", label), drawing.heat(shown, signed))
+                    overlay = drawing.overlay(image, shown, signed=signed)
                     files.picture(files.path(name, ".overlay.png", label), overlay)
                 add(maps)
                 finite = finite and bool(maps.isfinite().all())

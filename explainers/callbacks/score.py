@@ -1,23 +1,23 @@
 """The Score callback: all methods on the same batches, by the same metrics, in one table."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from explainers.base import Explainer
 from explainers.callbacks.accuracy import CheckClassifier
+from explainers.callbacks.dashboard import log_results, write_origin
 from explainers.callbacks.progress import show
 from explainers.checkpoint import load_beside
 from explainers.evaluation import report
-from explainers.evaluation.attempts import attempt, strictly, unread
+from explainers.evaluation.attempts import attempt, autocast, strictly, unread
 from explainers.evaluation.dataimages import DataImages
-from explainers.evaluation.measure import batch_inputs, check_columns, usable
+from explainers.evaluation.keeping import Keep, Keeper
+from explainers.evaluation.measure import batch_inputs, check_columns, default_metrics, usable
 from explainers.evaluation.panels import Panels
 from explainers.evaluation.provenance import (
     data_name,
@@ -33,10 +33,6 @@ from explainers.explanandum import Explanandum
 from explainers.explanandum.features import NotDefinedError
 from explainers.learned import is_trained
 from explainers.metrics.base import PerImageMetric
-from explainers.metrics.classification import MaskedClassification
-from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
-from explainers.metrics.saliency import MaskSaliency
-from explainers.metrics.seconds import Seconds
 from explainers.naming import class_path, method_name
 from explainers.options import check_choices
 
@@ -66,7 +62,11 @@ class Score(Callback):
         name: Row of the module under test. None takes `method_name`, such as "grad_cam".
         output_dir: Run folder. None takes that of the logger, or runs/score without a logger.
         bootstrap: Number of bootstrap resamples for the 95 % intervals.
+        interval: Kind of the intervals: "percentile", or "bca", bias-corrected and accelerated.
         panels: Number of images on the comparison sheet. 0 draws none.
+        keep: Maps and curves to keep in the folder `kept`: those of the first 50 images, which
+            report.html shows, "shown"; those of all images, "maps", "curves" or "maps,curves"; or
+            "nothing".
         one_by_one: Whether to explain and score images one at a time. The results then do not
             depend on interruptions, the batch size and the number of processes, not even in the
             last bits, in which most classifiers' outputs depend on the size of the batch. None does
@@ -90,7 +90,9 @@ class Score(Callback):
         name: str | None = None,
         output_dir: str | None = None,
         bootstrap: int = 1000,
+        interval: Literal["percentile", "bca"] = "percentile",
         panels: int = 8,
+        keep: Keep = "shown",
         one_by_one: bool | None = None,
         errors: Literal["skip", "raise"] = "skip",
     ) -> None:
@@ -113,6 +115,7 @@ class Score(Callback):
         check_columns(self.metrics)
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
+        self.interval, self.keep = interval, keep
         self.one_by_one, self.errors = one_by_one, errors
         self._file: ScoreFile | None = None
         self._failing: set[str] = set()
@@ -178,6 +181,9 @@ class Score(Callback):
             self._folder, settings, trainer.global_rank, trainer.world_size
         )
         self._data.check(file.identities, printable, self._folder)
+        self._keeper = Keeper(
+            self._folder, self.keep, self._explainers, settings, trainer.is_global_zero
+        )
         if file.done:
             rank_zero_info(
                 f"resuming: {len(file.done)} images are already scored in {self._folder}"
@@ -204,16 +210,18 @@ class Score(Callback):
         size = 1 if self._alone else max(1, len(rows))
         batch = {**batch, "image": batch["image"].float()}
         for start in range(0, len(rows), size):
-            with _autocast(trainer):
+            with autocast(trainer):
                 self._score(trainer, self._file, take(batch, rows[start : start + size]))
 
     def _score(self, trainer: Trainer, file: ScoreFile, batch: dict[str, Any]) -> None:
         inputs = batch_inputs(batch, self._explanandum(), self.target)
+        inputs |= {"keeper": self._keeper, "names": batch["name"]}
         score = attempt if self.errors == "skip" else strictly
         records: list[dict[str, Any]] = []
         maps = {}
         for name, explainer in self._explainers.items():
             show(trainer, name)
+            self._keeper.method = name
             explainer.observe(batch)
             values, maps[name], failed = score(explainer, self._used, inputs)
             records += [
@@ -222,16 +230,16 @@ class Score(Callback):
             ]
             for row, error in failed.items():
                 self._tell(name, batch["name"][row], error)
+        ids = [self._data.identity(index) for index in batch["index"].tolist()]
         for record in records:
-            record |= {
-                "index": int(batch["index"][record["row"]]),
-                "name": batch["name"][record["row"]],
-                IDENTITY: self._data.identity(int(batch["index"][record["row"]])),
-            }
+            row = record["row"]
+            record |= {"index": int(batch["index"][row]), "name": batch["name"][row]}
+            record[IDENTITY] = ids[row]
+        self._keeper.write(batch, inputs, ids)
         # A stable sort by image keeps the order of its rows.
         file.append(sorted(records, key=lambda record: record["row"]))
         if trainer.is_global_zero:
-            self._panels.add(trainer, batch["image"], maps)
+            self._panels.add(trainer, batch["image"], maps, inputs)
 
     def _tell(self, method: str, image: str, error: str) -> None:
         """Says the first error of each method; all are in the scores."""
@@ -251,27 +259,29 @@ class Score(Callback):
         skipped = unread(trainer)
         if trainer.is_global_zero and self._file is not None:
             self._panels.draw(trainer)
+            self._keeper.close()
             self._report(trainer, self._file, skipped)
         trainer.strategy.barrier("Score written")
 
     def _report(self, trainer: Trainer, file: ScoreFile, skipped: dict[str, str]) -> None:
         rows = file.merge(skipped)
         checks = [c.judged for c in trainer.callbacks if isinstance(c, CheckClassifier)]  # type: ignore[attr-defined]
+        methods = [*file.methods, *self._undefined]
         summary = {
             "explanandum": explanandum_name(self._explanandum()),
             "classifier": checks[0] if checks else None,
             "data": data_name(trainer),
             "target": self.target,
             "precision": trainer.precision,
-            **summarize(rows, self._used, [*file.methods, *self._undefined], self.bootstrap),
+            **summarize(rows, self._used, methods, self.bootstrap, self.interval),
             "versions": versions(),
         }
         text = report.page(summary, rows, self._used, self._explainers, self._size)
         if skipped:
             text += f"\n{len(skipped)} images could not be read and are left out: see errors.csv\n"
+        write_origin(trainer, self._folder)
         means = report.write(self._folder, summary, text)
-        for logger in trainer.loggers:
-            logger.log_metrics(means, step=trainer.global_step)
+        log_results(trainer, self._folder, means)
         if rows and all(row[ERROR] for row in rows):
             raise ValueError(f"every method failed for every image, the first by {rows[0][ERROR]}")
 
@@ -286,14 +296,3 @@ class Score(Callback):
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _autocast(trainer: Trainer) -> AbstractContextManager[None]:
-    """The autocast of a trainer with mixed precision, which callbacks are not called in."""
-    plugin = trainer.precision_plugin
-    return plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
-
-
-def default_metrics() -> list[PerImageMetric]:
-    """The metrics that are computed if none are given."""
-    return [SoftAccuracy(), SoftIoU(), MAE(), MaskSaliency(), MaskedClassification(), Seconds()]

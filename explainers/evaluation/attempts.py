@@ -2,11 +2,13 @@
 
 import traceback
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -68,6 +70,12 @@ def unread(trainer: Trainer) -> dict[str, str]:
     shares: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(shares, own)
     return {name: reason for share in shares for name, reason in share.items()}
+
+
+def autocast(trainer: Trainer) -> AbstractContextManager[None]:
+    """The autocast of a trainer with mixed precision, which callbacks are not called in."""
+    plugin = trainer.precision_plugin
+    return plugin.forward_context() if isinstance(plugin, MixedPrecision) else nullcontext()
 
 
 def halved(explainer: Explainer, error: Exception) -> bool:

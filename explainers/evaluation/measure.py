@@ -16,7 +16,11 @@ from explainers.explanandum import Explanandum, precision
 from explainers.explanandum.taps import counted
 from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.inputs import finite, masked_logits
+from explainers.metrics.localization import MAE, SoftAccuracy, SoftIoU
+from explainers.metrics.saliency import MaskSaliency
+from explainers.metrics.seconds import Seconds
 
 # Input of a metric -> key of the batch. Not all data sets have these keys.
 DATA_KEYS = {"mask": "mask", "void": "void", "labels": "target", "boxes": "boxes", "parts": "parts"}
@@ -39,11 +43,11 @@ def score_batch(
             an image's target.
         inputs: Inputs by name: `images`, `targets`, `logits`, `explanandum`. If the data have them,
             also `labels`, `void`, `boxes`, `parts`, and `masks` (B, K, H, W) bool, the object masks
-            of all classes.
+            of all classes. `keeper`, if given, keeps the maps and curves, see `Keeper`.
 
     Returns:
-        The values of each row, including `seconds`, and the maps (B, H, W) in [0, 1], which are
-        min-max scaled if they are not masks, and NaN for images that are not explained.
+        The values of each row, including `seconds`, and the maps (B, H, W) as the method gives
+        them, NaN for images that are not explained.
     """
     known = finite(inputs["logits"]) if inputs.get("logits") is not None else torch.ones(())
     if not bool(known.all()):
@@ -74,7 +78,7 @@ def score_batch(
                 maps[rows] if alone else timed(explainer, part["images"], part["targets"])[0]
             )
             _add(values, [(i, str(ids[i][slot])) for i in rows], singles, part)
-    return values, unit_maps(explainer, maps)
+    return values, maps
 
 
 def expected_rows(metrics: Sequence[PerImageMetric], ids: Sequence[Sequence[int]]) -> list[Row]:
@@ -140,6 +144,11 @@ def check_columns(metrics: Sequence[PerImageMetric]) -> None:
             raise ValueError(f"{one} and {two} both write {column!r}: {fix}")
 
 
+def default_metrics() -> list[PerImageMetric]:
+    """The metrics that are computed if none are given."""
+    return [SoftAccuracy(), SoftIoU(), MAE(), MaskSaliency(), MaskedClassification(), Seconds()]
+
+
 def usable(metrics: Sequence[PerImageMetric], batch: dict[str, Any]) -> list[PerImageMetric]:
     """Those metrics whose inputs the data have; a warning names the others."""
     lacking = {need for need, key in DATA_KEYS.items() if key not in batch}
@@ -168,6 +177,14 @@ def unit_maps(explainer: Explainer, maps: Tensor) -> Tensor:
     return maps if explainer.is_mask else masking.minmax(maps)
 
 
+def shown_maps(explainer: Explainer, maps: Tensor) -> Tensor:
+    """Maps (B, H, W) for pictures: signed ones in [-1, 1], by their magnitude, others in [0, 1]."""
+    if not explainer.is_signed:
+        return unit_maps(explainer, maps)
+    largest = maps.abs().amax(dim=(1, 2), keepdim=True)
+    return maps / largest.where(largest > 0, 1.0)
+
+
 def _add(
     values: Values, rows: list[Row], metrics: Sequence[PerImageMetric], inputs: dict[str, Any]
 ) -> None:
@@ -184,13 +201,19 @@ def _add(
             )
     for row in rows:
         values.setdefault(row, {})
+    curves: dict[str, tuple[Tensor, Tensor]] = {}
     for metric in metrics:
         if any(need in DATA_KEYS and need not in scaled for need in metric.needs):
             continue  # this batch lacks an input: the value is missing, not 0
+        if plain["explainer"].is_stored and "explainer" in metric.needs:
+            continue  # it would need further maps
         available = scaled if metric.wants_unit_maps else scaled | {"maps": plain["maps"]}
         for name, column in metric.measure(**available).items():
             for row, value in zip(rows, column.tolist(), strict=True):
                 values[row][name] = value
+        curves |= metric.curves
+    if keeper := plain.get("keeper"):
+        keeper.add(plain["names"], [target for _, target in rows], plain["maps"], curves)
 
 
 def _join(classes: Sequence[int]) -> str:

@@ -23,6 +23,7 @@ from explainers.explanandum import build, contract, normalization, outputs, wrap
 from explainers.explanandum.cutouts import cut_outs
 from explainers.finite import StayFinite, check_weights
 from explainers.functional import seeds
+from explainers.monitor import Monitor
 from explainers.optimizers import OptimizerOptions
 from explainers.options import check_choices, complete
 from explainers.reading import building, read_classifier
@@ -196,8 +197,8 @@ class Classifier(LightningModule):
         )
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every fit needs: it stops at numbers that are not finite, and resumes exactly."""
-        return [StayFinite(), ResumeExactly()]
+        """What every fit needs: it stays finite, resumes exactly, and is logged."""
+        return [StayFinite(), ResumeExactly(), Monitor()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and learning-rate schedule of the options."""

@@ -31,3 +31,11 @@ def minmax(maps: Tensor) -> Tensor:
         span > 0, (maps - low) / span.where(span > 0, torch.ones_like(span)), torch.zeros_like(maps)
     )
     return scaled.where(finite, maps)
+
+
+def places(images: Tensor, known: Tensor) -> list[int]:
+    """Position of each image (3, H, W) among known ones, by its values; -1 if it is not there."""
+    return [
+        next((i for i, other in enumerate(known) if torch.equal(image, other)), -1)
+        for image in images
+    ]

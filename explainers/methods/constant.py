@@ -111,10 +111,7 @@ class GroundTruth(Explainer):
 
     def _masks(self, images: Tensor) -> Tensor:
         known, masks = getattr(self, "known", (images[:0], images[:0]))
-        rows = [
-            next((j for j, other in enumerate(known) if torch.equal(image, other)), -1)
-            for image in images
-        ]
+        rows = masking.places(images, known)
         if -1 in rows:
             raise ValueError(
                 "GroundTruth explains only the images it was fed with: call feed(images, masks)"

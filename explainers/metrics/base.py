@@ -78,6 +78,8 @@ class PerImageMetric(Metric):
     def __init__(self) -> None:
         super().__init__()
         self._defaults = _States()
+        # Of the last batch, by column: shares of changed pixels (n + 1,), and heights (B, n + 1).
+        self.curves: dict[str, tuple[Tensor, Tensor]] = {}
         self.add_state("index", default=[], dist_reduce_fx="cat")
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
@@ -108,12 +110,16 @@ class PerImageMetric(Metric):
             ValueError: If an input is missing, or has another shape, type or range than it must
                 have, or if `score` does not return the columns.
         """
-        subject = inputs.get("explanandum")
+        subject, self.curves = inputs.get("explanandum"), {}
         with precision.exact(subject) if isinstance(subject, Explanandum) else nullcontext():
             share, known = prepare(self, inputs)
             values = self.score(**share) if bool(known.any()) else dict.fromkeys(self.names)
         if set(values) != set(self.names):
             raise ValueError(f"{type(self).__name__} must return {self.names}, got {tuple(values)}")
+        for name, (shares, heights) in self.curves.items():
+            full = heights.new_full((len(known), heights.shape[1]), torch.nan)
+            full[known] = heights
+            self.curves[name] = shares, full
         return {name: _among_all(values[name], known) for name in self.names}
 
     def update(self, index: Tensor, label: Tensor | None = None, **inputs: Any) -> None:

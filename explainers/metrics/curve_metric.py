@@ -20,6 +20,18 @@ class CurveMetric(PerImageMetric):
 
     `Score` selects the class and provides its map.
 
+    Range: [0, 1] for the area under a probability or a hit rate, [-1, 1] for a difference of two.
+    Percentages and other scales multiply it.
+
+    Cost: one forward pass for each point of a curve.
+
+    Source: Samek et al., "Evaluating the visualization of what a deep neural network has learned",
+    TNNLS 2017, for the idea; the arguments set the protocol of a paper.
+
+    Blind to: what the pixels would show instead. Most images of a curve are unlike those of the
+    training, so the fill, and the shape of the holes, decide too. Only the order of the pixels
+    counts. Orders exist that are better than any explanation and explain nothing.
+
     Args:
         draws: Number of points of each curve to evaluate, drawn at random; None evaluates all.
         batch_size: Number of perturbed images in each forward pass.
@@ -90,9 +102,20 @@ class CurveMetric(PerImageMetric):
             for curve in found[:count]
         ]
 
-    def area(self, points: Tensor) -> Tensor:
-        """Areas (B,) under curves (B, n + 1), or the mean of their drawn points."""
+    def area(self, name: str, setting: Curve, points: Tensor, pixels: int) -> Tensor:
+        """Areas (B,) under curves (B, n + 1), or the mean of their drawn points.
+
+        The curves of a column `name` of images of `pixels` pixels are kept, unless points were
+        drawn.
+        """
+        self.keep(name, setting, points, pixels)
         return curves.auc(points, "trapezoid" if self.draws is None else "mean")
+
+    def keep(self, name: str, setting: Curve, points: Tensor, pixels: int) -> None:
+        """Keeps the curves (B, n + 1) of a column, see `PerImageMetric`."""
+        if self.draws is None:
+            counts = torch.tensor(setting.replaced(pixels), dtype=torch.float64)
+            self.curves[name] = (counts - counts[0]).abs() / pixels, points
 
 
 def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:

@@ -113,14 +113,13 @@ class RISECurves(CurveMetric):
     ) -> dict[str, Tensor]:
         """Areas (B,) for images (B, 3, H, W), maps (B, H, W) and one-hot targets (B, K)."""
         deletion = self.setting((maps.shape[1], maps.shape[2]))
-        insertion = replace(deletion, start="fill", fill=self.insertion_fill)
-        found = self.run([insertion, deletion], images, maps, targets, explanandum)
-        areas = [self.area(curve.probability) for curve in found]
-        return {
-            "InsertionAUC": areas[0],
-            "DeletionAUC": areas[1],
-            "Faithfulness": areas[0] - areas[1],
-        }
+        settings = [replace(deletion, start="fill", fill=self.insertion_fill), deletion]
+        found = self.run(settings, images, maps, targets, explanandum)
+        areas = [
+            self.area(name, setting, curve.probability, maps[0].numel())
+            for name, setting, curve in zip(self.names[:2], settings, found, strict=True)
+        ]
+        return dict(zip(self.names, (*areas, areas[0] - areas[1]), strict=True))
 
 
 class SLOCCurves(CurveMetric):
@@ -181,18 +180,17 @@ class SLOCCurves(CurveMetric):
     ) -> dict[str, Tensor]:
         """Percentages (B,) for images (B, 3, H, W), maps (B, H, W) and one-hot targets (B, K)."""
         first = self.setting((maps.shape[1], maps.shape[2]))
-        settings = [first, replace(first, order="least")]
-        most, least = self.run(settings, images, maps, targets, explanandum)
-        pos, neg = (100 * self.area(curve_values(c, "unchanged", targets)) for c in (most, least))
-        deletion, insertion = (100 * self.area(c.probability) for c in (most, least))
-        return {
-            "POS": pos,
-            "NEG": neg,
-            "DEL": deletion,
-            "INS": insertion,
-            "NPD": neg - pos,
-            "IDD": insertion - deletion,
+        last = replace(first, order="least")
+        most, least = self.run([first, last], images, maps, targets, explanandum)
+        heights = {
+            "POS": (first, curve_values(most, "unchanged", targets)),
+            "NEG": (last, curve_values(least, "unchanged", targets)),
+            "DEL": (first, most.probability),
+            "INS": (last, least.probability),
         }
+        size = maps[0].numel()
+        areas = {name: 100 * self.area(name, *each, size) for name, each in heights.items()}
+        return areas | {"NPD": areas["NEG"] - areas["POS"], "IDD": areas["INS"] - areas["DEL"]}
 
 
 class CurveAUC(CurveMetric):
@@ -276,8 +274,9 @@ class CurveAUC(CurveMetric):
         seed, options = self.fill_options["seed"], self.area_options
         found = self.run(settings, images, maps, targets, explanandum, seed)
         values = torch.stack([curve_values(c, self.value, targets) for c in found]).mean(dim=0)
+        mean = self.area(self.names[0], whole, values, maps[0].numel())
         if self.draws is not None:
-            return {self.names[0]: self.area(values)}
+            return {self.names[0]: mean}
         start, end = options["part"]
         area = curves.auc(values, options["rule"], start, end, options["skip_first"])
         return {self.names[0]: options["scale"] * area}

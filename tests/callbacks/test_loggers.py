@@ -28,3 +28,9 @@ def test_without_an_account_it_is_offline(nobody, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     assert not OfflineFirstWandbLogger(save_dir=str(nobody))._offline
     assert OfflineFirstWandbLogger(save_dir=str(nobody), offline=True)._offline
+
+
+def test_artifacts_are_sent_only_on_demand_even_offline(nobody):
+    assert not OfflineFirstWandbLogger(save_dir=str(nobody))._log_model
+    sent = OfflineFirstWandbLogger(save_dir=str(nobody), offline=True, artifacts=True)
+    assert sent._log_model is True

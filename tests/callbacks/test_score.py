@@ -6,7 +6,8 @@ import pytest
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger
 
-from explainers.callbacks.score import Score, default_metrics
+from explainers.callbacks.score import Score
+from explainers.evaluation.measure import default_metrics
 from explainers.evaluation.sanity import SANITY
 from explainers.evaluation.scorefile import read
 from explainers.evaluation.summary import summarize
@@ -312,3 +313,14 @@ def test_the_logger_gets_the_means_and_names_the_folder(tmp_path):
     assert logged["test/constant/SoftIoU"] == logged["test/constant_1/SoftIoU"]
     assert (folder / "summary.json").exists()
     assert not (folder / "panels.png").exists()
+
+
+def test_intervals_of_either_kind(tmp_path):
+    found = []
+    for kind in ("percentile", "bca"):
+        run(tmp_path / kind, interval=kind)
+        summary = json.loads((tmp_path / kind / "summary.json").read_text())
+        figures = summary["methods"]["constant_05"]
+        found.append((figures["SoftIoU"]["mean"], figures["SoftIoU"]["ci95"]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]

@@ -1,10 +1,12 @@
 """Pictures whose pixels are known."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from explainers.evaluation import drawing
@@ -63,13 +65,54 @@ def test_a_file_holds_the_very_pixels(tmp_path):
         np.testing.assert_array_equal(np.asarray(file), shown)
 
 
+def test_higher_titles_leave_the_pictures_their_size():
+    plain = np.zeros((4, 4, 3), np.uint8)
+    shown = drawing.sheet([[plain], [plain]], [["a\nb\n$c$"], [""]])
+    assert shown.shape[0] == 2 * (160 + 44)
+    assert (shown[:196] == 0).all(axis=2).any(axis=1).sum() >= 140
+
+
 def test_pictures_reach_weights_and_biases_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     seen = []
-    monkeypatch.setattr(logger, "log_image", lambda **options: seen.append(options))
+    monkeypatch.setattr(logger, "log_image", lambda key, **options: seen.append((key, options)))
     shown = np.zeros((2, 2, 3), np.uint8)
-    drawing.log(SimpleNamespace(loggers=[logger, object()]), "test/maps", shown)
-    assert len(seen) == 1
-    assert seen[0]["key"] == "test/maps"
-    assert seen[0]["images"][0] is shown
+    trainer = SimpleNamespace(loggers=[logger, object()], global_step=7)
+    drawing.log(trainer, "test/maps", shown)
+    labels, names = np.eye(2, dtype=np.uint8), {0: "none", 1: "cat"}
+    drawing.log_labels(trainer, "val/masks", [shown], [labels], names)
+    maps, masks = seen
+    assert maps == ("test/maps", {"images": [shown], "step": 7})
+    mask = {"classes": {"mask_data": labels, "class_labels": names}}
+    assert masks == ("val/masks", {"images": [shown], "masks": [mask], "step": 7})
+
+
+def test_pictures_are_sent_to_tensorboard_as_bytes_with_their_step():
+    sent = []
+
+    class Written(TensorBoardLogger):
+        experiment = SimpleNamespace(add_image=lambda *given, **more: sent.append((given, more)))
+
+        def __init__(self):
+            """Without TensorBoard, which may not be installed."""
+
+    shown = np.zeros((2, 2, 3), np.uint8)
+    drawing.log(SimpleNamespace(loggers=[Written()], global_step=7), "val/maps", shown)
+    assert sent == [(("val/maps", shown, 7), {"dataformats": "HWC"})]
+
+
+def test_pictures_reach_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    shown = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    drawing.log(SimpleNamespace(loggers=[logger], global_step=7), "val/maps", shown)
+    logger.finalize("success")
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    (event,) = events.Images("val/maps")
+    assert event.step == 7
+    with Image.open(io.BytesIO(event.encoded_image_string)) as file:
+        np.testing.assert_array_equal(np.asarray(file), shown)

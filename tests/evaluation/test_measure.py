@@ -77,7 +77,7 @@ def test_a_merged_metric_fills_one_row_an_image_and_a_class_metric_one_a_class()
     assert values[1, "1|2"] == {"raw": 3, "unit": 1, "seconds": seconds}
     assert values[1, "1"] == values[1, "2"] == {"each": 3}
     quadrants = planted.quadrant_masks(*SIZE)
-    assert torch.equal(maps, torch.stack([quadrants[0], quadrants[1] + quadrants[2]]))
+    assert torch.equal(maps, 3 * torch.stack([quadrants[0], quadrants[1] + quadrants[2]]))
 
 
 def test_each_class_is_measured_with_its_own_map_and_mask():
