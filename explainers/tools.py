@@ -16,16 +16,21 @@ def _export(words: Sequence[str]) -> None:
 
 
 def _explain(words: Sequence[str]) -> None:
-    explain(**parser().parse_args(list(words)).as_dict())
+    if explain(**parser().parse_args(list(words)).as_dict()):
+        raise SystemExit(1)  # some images were explained, and some were not
 
 
 def _report(words: Sequence[str]) -> None:
     line = ArgumentParser("report", description="Writes one page for the runs in some folders.")
     line.add_argument("runs", nargs="+", type=Path, help="folders of finished tests")
     line.add_argument("--out", type=Path, help="by default report.html in the first folder")
+    line.add_argument(
+        "--aggregate", action="store_true", help="also the table over the runs, which is printed"
+    )
     given = line.parse_args(words)
     out = given.out or given.runs[0] / "report.html"
-    html.write(given.runs, out)
+    if table := html.write(given.runs, out, given.aggregate):
+        print(table, end="\n\n")
     print(out)
 
 

@@ -3,55 +3,97 @@
 import base64
 import csv
 import io
+import itertools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 from PIL import Image
 
+from explainers import mapstore
+from explainers.evaluation import aggregate, plots, scorefile
+from explainers.evaluation.gallery import BYTES, Figures, Scores, gallery
 from explainers.evaluation.runfolder import write_atomically
 from explainers.evaluation.sanity import SANITY
+from explainers.metrics.statistics import FEW
 
-INK = "#010203"  # drawn so, and then replaced by the color of the page's text
 COST = ("seconds", "forwards", "backwards")  # shown beside the figure that ranks
 MAIN = ("Faithfulness", "SoftIoU", "IDD", "NPD")  # which figure ranks, the first that a run has
-MOST = 200  # images in the table of single images
+MOST = 200  # images in the table of single images, and lines of errors
+AGAIN = ("command.txt", "config.yaml", "settings.json")  # what decided the numbers of a run
 
 
-def write(folders: Sequence[Path], out: Path) -> None:
+def write(folders: Sequence[Path], out: Path, over_runs: bool = False) -> str:
     """Writes one page for the runs in some folders, from their files alone.
 
     Args:
         folders: Folders with summary.json, scores.csv and settings.json.
         out: File of the page.
+        over_runs: Whether the page also has the table over the runs, see `aggregate.over`.
+
+    Returns:
+        The table over the runs as Markdown, or "".
 
     Raises:
         FileNotFoundError: If a folder holds no finished test.
+        ValueError: If there are fewer than two runs for a table over runs.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
     )
-    runs = [_run(folder) for folder in folders]
-    page = environment.get_template("report.html").render(runs=runs)
+    summaries = [_summary(folder) for folder in folders]
+    titles = _titles(folders)
+    tables = []
+    if over_runs:
+        each = zip(folders, summaries, titles, strict=True)
+        tables = aggregate.over([aggregate.load(*run) for run in each])
+    runs = [
+        _run(folder, summary, title, BYTES // len(folders))
+        for folder, summary, title in zip(folders, summaries, titles, strict=True)
+    ]
+    over = [
+        {"figure": table["figure"], "cells": aggregate.cells(table), "note": aggregate.note(table)}
+        for table in tables
+    ]
+    page = environment.get_template("report.html").render(
+        runs=runs, over=over, common=_common(runs)
+    )
     write_atomically(out, page)
+    return aggregate.markdown(tables)
 
 
-def _run(folder: Path) -> dict[str, Any]:
-    """Everything that the template shows of one run."""
+def _summary(folder: Path) -> dict[str, Any]:
     if not (folder / "summary.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds no summary.json: a report is made of the folder of a finished test"
         )
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+
+
+def _titles(folders: Sequence[Path]) -> list[str]:
+    """Names of the folders; those that occur again get a number."""
+    titles: list[str] = []
+    for folder in folders:
+        name = folder.resolve().name
+        others = (f"{name} ({number})" for number in itertools.count(2))
+        titles.append(next(each for each in itertools.chain([name], others) if each not in titles))
+    return titles
+
+
+def _run(folder: Path, summary: dict[str, Any], title: str, budget: int) -> dict[str, Any]:
+    """Everything that the template shows of one run."""
     methods: dict[str, dict[str, Any]] = summary["methods"]
-    settings, names = folder / "settings.json", list(next(iter(methods.values())))
+    names = list(next(iter(methods.values())))
     main = next((name for name in (*MAIN, *names) if name in names), "")
     first = [name for name in (main, *COST) if name in names]
-    figures = [*first, *(name for name in names if name not in first)]
+    families = {name: summary.get("families", {}).get(name, "") for name in names}
+    rest = [name for name in names if name not in first]
+    groups = [(families[main] if main else "", first[:1]), ("Cost", first[1:])]
+    groups += [(family, list(own)) for family, own in itertools.groupby(rest, families.__getitem__)]
+    figures = [*first, *rest]
     ranked = sorted(methods, key=lambda name: _order(methods[name].get(main)), reverse=True)
     rows = [
         {"name": name, "sanity": name in SANITY, "figures": methods[name]}
@@ -61,21 +103,52 @@ def _run(folder: Path) -> dict[str, Any]:
     text = (folder / "table.md").read_text(encoding="utf-8")
     verdicts = list(summary.get("verdicts", {}).values())
     notes = [part for part in text.strip().split("\n\n")[1:] if not part.startswith("|")]
+    told = [main, *(name for name in summary.get("agreement", {}) if name in names)]
+    higher = {name: methods[own[0]][name]["higher_is_better"] for name in told if name and own}
+    records = _records(folder)
+    shown, means = gallery(
+        mapstore.read(folder),
+        mapstore.about(folder),
+        Figures(own, higher, _scores(records, list(higher))),
+        budget,
+    )
+    settings = folder / "settings.json"
     return {
-        "title": folder.name,
+        "title": title,
         "summary": summary,
-        "settings": settings.read_text(encoding="utf-8") if settings.is_file() else "",
+        "settings": json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {},
         "figures": figures,
+        "groups": [(family, len(own)) for family, own in groups if own],
         "main": main,
         "rows": rows,
         "best": {name: _leaders(methods, own, name) for name in figures},
         "same": _same(summary, next(iter(methods))),
         "verdicts": verdicts,
+        "ranks": _ranks(summary, own),
         "notes": [note for note in notes if note.removeprefix("- ").split("\n")[0] not in verdicts],
-        "plots": _plots(methods, own, main),
-        "images": _images(folder / "scores.csv", own, main),
-        "panels": _picture(folder / "panels.png"),
+        "plots": plots.scatters(methods, own, main) + plots.mean_curves(means, own),
+        "images": _images(records, own, main),
+        "gallery": shown,
+        "panels": "" if shown["rows"] else _picture(folder / "panels.png"),
+        "errors": _errors(folder / "errors.csv"),
+        "files": {
+            name: (folder / name).read_text(encoding="utf-8")
+            for name in AGAIN
+            if (folder / name).is_file()
+        },
     }
+
+
+def _common(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Mean of each method that all runs have, by run, on a main figure of all of them."""
+    known = [run["summary"]["methods"] for run in runs]
+    names = [name for name in known[0] if all(name in each for each in known)]
+    figures = [run["main"] for run in runs]
+    figure = next((f for f in figures if all(f in each[n] for n in names for each in known)), None)
+    if len(runs) < 2 or not names or figure is None:
+        return None
+    rows = [(name, [each[name][figure]["mean"] for each in known]) for name in names]
+    return {"figure": figure, "rows": rows}
 
 
 def _order(figure: dict[str, Any] | None) -> float:
@@ -93,7 +166,12 @@ def _leaders(methods: dict[str, Any], shown: Sequence[str], figure: str) -> set[
 
 
 def _same(summary: dict[str, Any], under: str) -> set[tuple[str, str]]:
-    """Pairs (method, figure) that are not told apart from the method under test."""
+    """Pairs (method, figure) that are not told apart from the method under test.
+
+    None with fewer than `FEW` images, which tell nothing apart.
+    """
+    if summary["images"] < FEW:
+        return set()
     return {
         (test["b"], test["metric"])
         for test in summary["paired"]
@@ -101,19 +179,53 @@ def _same(summary: dict[str, Any], under: str) -> set[tuple[str, str]]:
     }
 
 
-def _images(path: Path, methods: Sequence[str], main: str) -> list[dict[str, Any]]:
+def _ranks(summary: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
+    """Mean ranks on the figures with a verdict: `figures` by name, and the `methods` in them."""
+    known = summary.get("ranks", {})
+    figures = {name: known[name] for name in summary.get("verdicts", {}) if name in known}
+    return {
+        "figures": figures,
+        "methods": [n for n in shown if any(n in each["ranks"] for each in figures.values())],
+    }
+
+
+def _records(folder: Path) -> list[scorefile.Record]:
+    path = folder / "scores.csv"
+    return scorefile.read(path) if path.is_file() else []
+
+
+def _scores(records: Sequence[scorefile.Record], figures: Sequence[str]) -> Scores:
+    """Values of some figures by index, target and method, without the missing ones."""
+    return {
+        (int(row["index"]), row["target"], row["method"]): {
+            name: value
+            for name in figures
+            if row.get(name) and math.isfinite(value := float(row[name]))
+        }
+        for row in records
+    }
+
+
+def _images(
+    records: Sequence[scorefile.Record], methods: Sequence[str], main: str
+) -> list[dict[str, Any]]:
     """Scores of single images by method, under the figure that ranks, if it is a column."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["method"] in methods]
-    if not rows or main not in rows[0]:
-        return []
-    images: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        entry = images.setdefault(row["index"], {"name": row["name"], "scores": {}})
-        entry["scores"][row["method"]] = float(row[main]) if row[main] else None
+    images: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in records:
+        if row["method"] in methods and main in row:
+            key = row["index"], row["target"]
+            entry = images.setdefault(key, {"name": row["name"], "scores": {}})
+            entry["scores"][row["method"]] = float(row[main]) if row[main] else None
     return list(images.values())[:MOST]
+
+
+def _errors(path: Path) -> dict[str, Any]:
+    """Number of the images left out or incomplete, and the first errors."""
+    if not path.is_file():
+        return {"images": 0, "rows": []}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {"images": len({row["image"] for row in rows}), "rows": rows[:MOST]}
 
 
 def _picture(path: Path) -> str:
@@ -124,50 +236,3 @@ def _picture(path: Path) -> str:
     with Image.open(path) as image:
         image.convert("RGB").save(buffer, "WEBP", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _plots(methods: dict[str, Any], shown: Sequence[str], main: str) -> list[dict[str, str]]:
-    """Scatter plots of two figures each, as SVG, of those that the run has."""
-    pairs = [("seconds", main, "log"), ("DeletionAUC", "InsertionAUC", "linear")]
-    return [
-        {"title": f"{y} against {x}", "svg": _scatter(methods, shown, x, y, scale)}
-        for x, y, scale in pairs
-        if shown
-        and all(methods[n].get(each, {}).get("mean") is not None for n in shown for each in (x, y))
-    ]
-
-
-def _scatter(methods: dict[str, Any], shown: Sequence[str], x: str, y: str, scale: str) -> str:
-    """A point with its intervals for each method."""
-    figure = Figure(figsize=(6.4, 4.0))
-    axes = figure.add_subplot()
-    for name in shown:
-        means = [methods[name][each]["mean"] for each in (x, y)]
-        ends = [methods[name][each]["ci95"] for each in (x, y)]
-        spans = [
-            [[max(0.0, m - low)], [max(0.0, high - m)]] if low is not None else None
-            for m, (low, high) in zip(means, ends, strict=True)
-        ]
-        axes.errorbar(means[0], means[1], spans[1], spans[0], "o", ms=5, elinewidth=0.8)
-        axes.annotate(
-            name,
-            (means[0], means[1]),
-            xytext=(6, 4),
-            textcoords="offset points",
-            color=INK,
-            fontsize=8,
-        )
-    axes.set(xlabel=x, ylabel=y, xscale=scale)
-    axes.tick_params(colors=INK, which="both")
-    for part in (axes.xaxis.label, axes.yaxis.label):
-        part.set_color(INK)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-    axes.grid(alpha=0.2)
-    axes.patch.set_visible(False)
-    figure.tight_layout()
-    text = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -1,0 +1,218 @@
+"""The table over several runs, as of several classifiers or data sets."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from explainers.evaluation import scorefile
+from explainers.evaluation.sanity import SANITY
+from explainers.evaluation.summary import columns_by_method
+from explainers.metrics.ranking import favored
+from explainers.metrics.statistics import Array, holm, known_differences, signed_rank
+
+LEVEL = 0.05
+MISSING = "†"
+
+Pair = tuple[str, str]
+
+
+class Run(NamedTuple):
+    """What a table over runs needs of a run.
+
+    Attributes:
+        title: Name of the run, unlike that of any other run.
+        summary: Content of summary.json.
+        columns: Values (N,) of the images, by method and figure.
+    """
+
+    title: str
+    summary: Mapping[str, Any]
+    columns: Mapping[str, Mapping[str, Array]]
+
+
+def load(folder: Path, summary: Mapping[str, Any], title: str) -> Run:
+    """A run from its folder; its values are empty if there is no scores.csv.
+
+    Args:
+        folder: Folder of a finished test.
+        summary: Content of its summary.json.
+        title: Name of the run.
+    """
+    path = folder / "scores.csv"
+    rows = scorefile.read(path) if path.is_file() else []
+    return Run(title, summary, columns_by_method(rows, list(summary["methods"]))[1])
+
+
+def over(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A table over the runs for each main figure that at least two of them have.
+
+    The mean over runs is unweighted: a run with many images counts as much as one with few. A
+    method is ranked within each run by its mean, among the methods that every run has. Two methods
+    are compared in each run by the signed-rank test, and over the runs by Stouffer's combination of
+    its one-sided p-values, doubled; both with Holm's correction over all pairs.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        `figure`, `higher`, `runs`, `best` (the method with the best mean of those that every run
+        has; None without any, or without values of single images) and `rows`: `name`, `mean`,
+        `count` (number of runs with a value), `rank`, `p` against the best method, and `cells`, for
+        each run the mean and whether the method is not told apart from the best one there.
+
+    Raises:
+        ValueError: If there are fewer than two runs.
+    """
+    if len(runs) < 2:
+        raise ValueError(
+            f"a table over runs needs at least two runs, got {len(runs)}: name further folders"
+        )
+    names = dict.fromkeys(
+        name
+        for run in runs
+        for name in run.summary.get("agreement") or run.summary.get("verdicts") or ()
+    )
+    tables = [_table(runs, name) for name in names]
+    return [table for table in tables if table is not None]
+
+
+def _table(all_runs: Sequence[Run], figure: str) -> dict[str, Any] | None:
+    runs = [
+        run
+        for run in all_runs
+        if any(_mean(run, name, figure) is not None for name in run.summary["methods"])
+    ]
+    if len(runs) < 2:
+        return None
+    names = [
+        name
+        for name in dict.fromkeys(name for run in runs for name in run.summary["methods"])
+        if name not in SANITY and any(_mean(run, name, figure) is not None for run in runs)
+    ]
+    first = runs[0].summary["methods"]
+    higher = next(f[figure]["higher_is_better"] for f in first.values() if figure in f)
+    sign = 1 if higher else -1
+    means = {name: [_mean(run, name, figure) for run in runs] for name in names}
+    known = {name: [m for m in of if m is not None] for name, of in means.items()}
+    whole = [name for name in names if len(known[name]) == len(runs)]
+    order = sorted(names, key=lambda name: (name not in whole, -sign * float(np.mean(known[name]))))
+    ranks: dict[str, float] = {}
+    if len(whole) > 1:
+        table = np.array([means[name] for name in whole])
+        ranks = dict(zip(whole, stats.rankdata(-sign * table, axis=0).mean(axis=1), strict=True))
+    best = order[0] if whole else None
+    within = [_within(run, order, figure, sign) for run in runs]
+    combined = _combined(within)
+    rows = []
+    for name in order:
+        pair = (best or "", name)
+        cells = [
+            {"mean": mean, "same": _corrected(tests).get(pair, 0.0) >= LEVEL}
+            for mean, tests in zip(means[name], within, strict=True)
+        ]
+        rows.append(
+            {
+                "name": name,
+                "mean": float(np.mean(known[name])),
+                "count": len(known[name]),
+                "rank": ranks.get(name),
+                "p": combined.get(pair),
+                "cells": cells,
+            }
+        )
+    return {
+        "figure": figure,
+        "higher": higher,
+        "runs": [run.title for run in runs],
+        "best": best if any(within) else None,
+        "rows": rows,
+    }
+
+
+def _mean(run: Run, name: str, figure: str) -> float | None:
+    value = run.summary["methods"].get(name, {}).get(figure, {}).get("mean")
+    return None if value is None else float(value)
+
+
+def _within(
+    run: Run, names: Sequence[str], figure: str, sign: int
+) -> dict[Pair, tuple[float, float]]:
+    """Two-sided p-value of each pair of methods in a run, and the one for "the first is better"."""
+    tests = {}
+    for a, b in itertools.combinations(names, 2):
+        if not all(figure in run.columns.get(name, {}) for name in (a, b)):
+            continue
+        gaps = sign * known_differences(run.columns[a][figure], run.columns[b][figure])
+        if gaps.size:
+            p, share = signed_rank(gaps), favored(gaps)
+            if np.count_nonzero(gaps) == 1:
+                share = float(gaps.sum() > 0)
+            tests[a, b] = p, p / 2 if share > 0.5 else 1 - p / 2
+    return tests
+
+
+def _corrected(tests: Mapping[Pair, tuple[float, float]]) -> dict[Pair, float]:
+    return dict(zip(tests, holm([p for p, _ in tests.values()]), strict=True))
+
+
+def _combined(within: Sequence[Mapping[Pair, tuple[float, float]]]) -> dict[Pair, float]:
+    """Two-sided p-value of each pair over the runs that compare it, at least two, corrected."""
+    found = {}
+    for pair in dict.fromkeys(pair for tests in within for pair in tests):
+        one_sided = [tests[pair][1] for tests in within if pair in tests]
+        if len(one_sided) > 1:
+            # SciPy gives NaN for p-values of exactly 0 together with 1.
+            clipped = np.clip(one_sided, 1e-15, 1 - 1e-15)
+            p = float(stats.combine_pvalues(clipped, method="stouffer").pvalue)
+            found[pair] = 2 * min(p, 1 - p)
+    return dict(zip(found, holm(list(found.values())), strict=True))
+
+
+def markdown(tables: Sequence[Mapping[str, Any]]) -> str:
+    """The tables over runs as aligned Markdown, each with a note on what it says."""
+    return "\n\n".join(f"{_aligned(cells(table))}\n\n{note(table)}" for table in tables)
+
+
+def cells(table: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows of a table over runs as text."""
+    head = [table["figure"] + (" ↑" if table["higher"] else " ↓"), "mean", "runs", "mean rank", "p"]
+    lines = [[*head, *table["runs"]]]
+    for row in table["rows"]:
+        dagger = MISSING if row["count"] < len(table["runs"]) else ""
+        shown = [
+            MISSING if cell["mean"] is None else f"{cell['mean']:.3f}" + " ≈" * cell["same"]
+            for cell in row["cells"]
+        ]
+        rank = "-" if row["rank"] is None else f"{row['rank']:.2f}"
+        p = "-" if row["p"] is None else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+        mean, count = f"{row['mean']:.3f}{dagger}", f"{row['count']}/{len(table['runs'])}"
+        lines.append([row["name"], mean, count, rank, p, *shown])
+    return lines
+
+
+def note(table: Mapping[str, Any]) -> str:
+    """What the columns of a table over runs mean."""
+    text = "mean: unweighted over the runs; mean rank: over the runs, among the methods of all runs"
+    if table["best"] is not None:
+        text += (
+            f"; p: against {table['best']}, paired signed-rank tests of each run combined by "
+            "Stouffer's method, Holm-corrected over all pairs; ≈: not told apart from "
+            f"{table['best']} within the run, p >= {LEVEL}"
+        )
+    if any(row["count"] < len(table["runs"]) for row in table["rows"]):
+        text += f"; {MISSING}: missing in a run, so that means are over different runs"
+    return text
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        for row in (rows[0], rule, *rows[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
