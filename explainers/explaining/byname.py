@@ -36,10 +36,7 @@ def method(name: str, classifier: Explanandum, **arguments: Any) -> Explainer:
     Example:
         >>> method("rise", classifier, masks=300)  # doctest: +SKIP
     """
-    known = _configs("methods")
-    if name not in known:
-        raise ValueError(f"unknown method {name!r}{near.nearest(name, list(known))}")
-    config = configfiles.read(known[name])["model"]
+    config = configfiles.method(name)
     kind = explainer_class(config["class_path"])
     if is_trained(kind):
         raise ValueError(f"{name} must be trained: give its checkpoint, {name}=RUN/last.ckpt")
@@ -64,7 +61,7 @@ def classifier(model: str | None = None, weights: str | None = None) -> Explanan
         ValueError: If there is no such classifier, or the weights do not fit.
         FileNotFoundError: If a file does not exist.
     """
-    known = _configs("explananda")
+    known = configfiles.named("explananda")
     if model in known or (model or "").endswith(".yaml"):
         file = configfiles.read(known.get(str(model), str(model)))
         config = file["model"]["init_args"]["explanandum"]["init_args"]
@@ -176,13 +173,6 @@ def _index(token: str, names: Sequence[str], known: Mapping[str, list[int]]) -> 
 
 def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
-
-
-def _configs(group: str) -> dict[str, str]:
-    """Paths of the files of a folder in `configs`, by name; those in the working directory win."""
-    homes = (files.PACKAGE.parent, files.PACKAGE, Path())
-    found = [path for home in homes for path in sorted((home / "configs" / group).glob("*.yaml"))]
-    return {path.stem: str(path) for path in found}
 
 
 def _entry(entry: str) -> tuple[str, str | None]:

@@ -1,5 +1,6 @@
 """The command `explain`: photographs in, pictures of explanations out."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,15 +9,16 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
-from torch.nn import functional as F
+from torch import Tensor
 from tqdm import tqdm
 
 from explainers.base import Explainer
-from explainers.explaining import byname, photofiles, plotting, scale
+from explainers.explaining import byname, clips, photofiles, plotting, scale
+from explainers.explaining.explanation import explanation, faithfulness, title
 from explainers.explaining.manifest import Manifest
 from explainers.explaining.plotting import Explanation
 from explainers.explanandum import Explanandum
-from explainers.metrics.faithfulness import RISECurves
+from explainers.messages import near
 from explainers.naming import class_path, method_name
 from explainers.trust import granting
 
@@ -31,12 +33,16 @@ def explain(
     image_size: list[int] | None = None,
     score: bool = False,
     save_maps: bool = False,
+    frames: bool = False,
     trust: Sequence[str] = (),
-) -> None:
+) -> int:
     """Explains photographs: writes a picture of each, and a line of `manifest.jsonl`.
 
+    A video, or the numbered frames of one with `frames`, has one picture, that of its first frame,
+    an animation, and the figures of `clips.Clip`.
+
     Args:
-        images: Image files, and folders of them.
+        images: Image files, video files, and folders of them.
         method: Methods separated by commas: names of files in configs/methods, checkpoints of
             trained explainers, or NAME=CHECKPOINT. The default is three fast ones.
         model: Classifier: name of a file in configs/explananda or of a timm model,
@@ -51,7 +57,12 @@ def explain(
         score: Whether to compute the Faithfulness of each map, which at 224 pixels takes about 450
             forward passes.
         save_maps: Whether to write the maps to an .npz file beside each picture.
+        frames: Whether the images of each folder are the frames of one video, in the order of the
+            numbers in their names.
         trust: Packages whose classes and functions checkpoints may name, see SECURITY.md.
+
+    Returns:
+        Number of files that could not be explained; stderr and the manifest say why.
 
     Raises:
         ValueError: If an argument is wrong, or no image can be explained.
@@ -67,14 +78,23 @@ def explain(
     subject = next(iter(explainers.values())).explanandum
     byname.class_indices(classes, subject.class_names, range(subject.num_classes))
     size = _size(image_size, subject)
-    files, wrong = photofiles.listed(images, Path(out))
+    listed, wrong = photofiles.listed(images, Path(out))
     manifest = Manifest(Path(out))
+    files = clips.clips(listed, frames, manifest.fail)
+    if (score or save_maps) and any(files.values()):
+        raise ValueError("a video takes neither --score nor --save_maps: give photographs")
     for name, error in wrong.items():
         manifest.fail(name, error)
-    for file in tqdm(files, "explain", leave=False, disable=None if len(files) > 1 else True):
+    for file, clip in tqdm(
+        files.items(), "explain", leave=False, disable=None if len(files) > 1 else True
+    ):
         started = time.perf_counter()
         try:
-            found = explanation(explainers, file, classes, size)
+            if clip:
+                found = clip.explain(explainers, classes, size)
+            else:
+                image, cut = photofiles.center(photofiles.read(file), size)
+                found = explanation(explainers, image, classes, f"{file.name}: {cut}")
         except photofiles.ImageError as error:
             manifest.fail(str(file), str(error))
             continue
@@ -82,29 +102,40 @@ def explain(
             found.scores = {name: faithfulness(name, found, subject) for name in explainers}
         facts = _facts(explainers, found, checkpoints)
         facts["seconds"] = round(time.perf_counter() - started, 2)
+        if clip:
+            animation = manifest.picture(str(file)).with_suffix(".animation.webp")
+            clip.save(animation)
+            facts |= {"animation": animation.name, "video": clip.facts()}
         picture = manifest.add(str(file), found, facts, save_maps)
         best = found.top[0]
         told = f"{plotting.short(found.names[best])} {found.probabilities[best]:.1%}"
         tqdm.write(f"{file.name}: {told} -> {picture} ({facts['seconds']:.1f} s)")
+        for line in clip.lines() if clip else ():
+            tqdm.write(f"  {line}")
     manifest.close()
+    failed = len(manifest.failed)
     if not manifest.done:
-        raise ValueError(f"none of {len(manifest.failed)} images could be explained")
+        raise ValueError(f"none of {failed} images could be explained")
+    if failed:
+        told = f"{failed} of {failed + manifest.done} could not be explained"
+        tqdm.write(f"{told}: {manifest.path} says why", file=sys.stderr)
+    return failed
 
 
 def show(
     explainer: Explainer | str,
-    image: str | Path,
+    image: str | Path | Tensor,
     classes: str = "top1",
     image_size: Sequence[int] | None = None,
 ) -> Figure:
-    """The picture of one photograph and its maps, as a matplotlib figure.
+    """The picture of one image and its maps, as a matplotlib figure.
 
     Args:
         explainer: An explainer, or names of methods as `explain` takes them.
-        image: Path of the photograph.
+        image: Path of a photograph, or an image (3, H, W) in [0, 1].
         classes: Classes to explain, as `explain` takes them.
-        image_size: Height and width to which the center of the photograph is resized. None takes
-            the size that the classifier was made for.
+        image_size: Height and width to which the center of a photograph is resized. None takes
+            the size that the classifier was made for. An image of pixels is taken as it is.
 
     Raises:
         ValueError: If the image is not readable, or a name is unknown.
@@ -117,71 +148,45 @@ def show(
     else:
         explainers = {method_name(class_path(type(explainer))): explainer}
     subject = next(iter(explainers.values())).explanandum
-    found = explanation(explainers, Path(image), classes, _size(image_size, subject))
-    return plotting.figure(found)
+    if isinstance(image, Tensor):
+        pixels, note = image, f"{image.shape[-1]} x {image.shape[-2]} pixels"
+    else:
+        pixels, cut = photofiles.center(photofiles.read(Path(image)), _size(image_size, subject))
+        note = f"{Path(image).name}: {cut}"
+    return plotting.figure(explanation(explainers, pixels, classes, note))
 
 
-def explanation(
-    explainers: Mapping[str, Explainer], file: Path, classes: str, size: Sequence[int]
-) -> Explanation:
-    """The maps of all methods for one photograph.
+class Line(ArgumentParser):
+    """The command line of `explain`, which names its own options where a flag is unknown."""
 
-    Args:
-        explainers: Methods by name, all of the same classifier.
-        file: Path of the photograph.
-        classes: Classes to explain, as `explain` takes them.
-        size: Height and width to which the center of the photograph is resized.
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """The arguments of some words.
 
-    Raises:
-        photofiles.ImageError: If the photograph is not readable, or the output of the classifier is
-            not finite.
-        ValueError: If a class is unknown.
-    """
-    subject = next(iter(explainers.values())).explanandum
-    image, cut = photofiles.center(photofiles.read(file), size)
-    batch = image[None].to(subject.mean.device)
-    with torch.no_grad():
-        probabilities = subject.probabilities(batch)[0].double().cpu()
-    if not bool(probabilities.isfinite().all()):
-        raise photofiles.ImageError("the output of the classifier is not finite")
-    ranked = probabilities.argsort(descending=True, stable=True).tolist()
-    chosen = byname.class_indices(classes, subject.class_names, ranked)
-    found = Explanation(image, subject.class_names, probabilities, chosen)
-    indices = torch.tensor([chosen], device=batch.device)
-    for name, explainer in explainers.items():
-        started = time.perf_counter()
-        found.maps[name] = explainer.class_maps(batch, indices)[0].detach().cpu()
-        found.seconds[name] = time.perf_counter() - started
-        found.kinds[name] = scale.kind(explainer)
-    found.notes = [f"{file.name}: {cut}", f"classifier: {_title(subject)}"]
-    found.notes += plotting.meanings(found)
-    return found
+        Raises:
+            ValueError: If a flag is unknown.
+        """
+        known = {flag for action in self._actions for flag in action.option_strings}
+        for word in args or ():
+            if word.startswith("--") and (flag := word.partition("=")[0]) not in known:
+                advice = near.nearest(flag, sorted(known - {"-h", "--help"}))
+                if flag.startswith("--ckpt"):
+                    advice = "; a checkpoint is one of the methods: --method NAME=CHECKPOINT"
+                raise ValueError(f"explain has no option {flag}{advice}")
+        return super().parse_args(args, *more, **options)
 
 
-@torch.no_grad()
-def faithfulness(name: str, found: Explanation, subject: Explanandum) -> list[float]:
-    """Faithfulness of a method's map of each explained class; NaN if a map is not finite."""
-    metric, device = RISECurves(), subject.mean.device
-    images, values = found.image[None].to(device), []
-    for index, one in zip(found.classes, found.maps[name], strict=True):
-        if not bool(one.isfinite().all()):
-            values.append(float("nan"))
-            continue
-        target = F.one_hot(torch.tensor([index], device=device), subject.num_classes).bool()
-        areas = metric.score(images, one[None].to(device), target, subject)
-        values.append(areas["Faithfulness"].item())
-    return values
-
-
-def parser() -> ArgumentParser:
+def parser() -> Line:
     """The command line of `explain`: `explain(**parser().parse_args(words).as_dict())`."""
-    line = ArgumentParser(prog="explain", exit_on_error=False, allow_abbrev=False)
-    line.add_argument("images", type=str, nargs="+", help="image files, and folders of them")
-    own = {"images", "image_size", "score", "save_maps", "trust"}
+    line = Line(prog="explain", exit_on_error=False, allow_abbrev=False)
+    line.add_argument("images", type=str, nargs="+", help="image and video files, and folders")
+    own = {"images", "image_size", "score", "save_maps", "frames", "trust"}
     line.add_function_arguments(explain, as_group=False, skip=set(own))
     line.add_argument("--image_size", type=int, nargs=2, help="height and width of the images")
     line.add_argument("--score", action="store_true", help="compute the Faithfulness of each map")
     line.add_argument("--save_maps", action="store_true", help="write the maps to .npz files")
+    line.add_argument(
+        "--frames", action="store_true", help="the images of a folder are the frames of a video"
+    )
     line.add_argument(
         "--trust", type=str, action="append", default=[], help="package that checkpoints may name"
     )
@@ -193,11 +198,6 @@ def _size(asked: Sequence[int] | None, subject: Explanandum) -> list[int]:
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"expected image_size as height and width, such as 224 224, got {size}")
     return size
-
-
-def _title(subject: Explanandum) -> str:
-    name = subject.architecture or type(subject.model).__name__
-    return name.rpartition(":")[2]
 
 
 def _class(found: Explanation, index: int) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def _facts(
             maps.append(line)
     return {
         "image": found.notes[0],
-        "classifier": _title(subject),
+        "classifier": title(subject),
         "top": [_class(found, index) for index in found.top],
         "methods": methods,
         "maps": maps,

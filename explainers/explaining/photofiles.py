@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 NARROW = 64  # longest ratio of the sides of an image
 
 
@@ -18,7 +19,7 @@ class ImageError(ValueError):
 
 
 def listed(given: Sequence[str], out: Path) -> tuple[list[Path], dict[str, str]]:
-    """Image files of the paths that are given, each once, and what is wrong with other paths.
+    """Image and video files of the paths that are given, each once; what is wrong with others.
 
     Args:
         given: Files, and folders that are searched with all their folders.
@@ -43,7 +44,25 @@ def listed(given: Sequence[str], out: Path) -> tuple[list[Path], dict[str, str]]
 def _is_image(file: Path, folder: Path, out: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     own = file.resolve().is_relative_to(out.resolve())
-    return file.suffix.lower() in ENDINGS and file.is_file() and not hidden and not own
+    known = file.suffix.lower() in (*ENDINGS, *VIDEOS)
+    return known and file.is_file() and not hidden and not own
+
+
+def photograph(path: str | Path, size: Sequence[int]) -> Tensor:
+    """The center of an image file as RGB (3, H, W) in [0, 1], as `explain` cuts and resizes it.
+
+    Args:
+        path: Path of the file.
+        size: Height and width, such as the `input_size` of a classifier.
+
+    Raises:
+        ValueError: If the file is no readable image.
+
+    Example:
+        >>> photograph("photo.jpg", [224, 224]).shape  # doctest: +SKIP
+        torch.Size([3, 224, 224])
+    """
+    return center(read(Path(path)), size)[0]
 
 
 def read(path: Path) -> Tensor:

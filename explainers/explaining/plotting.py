@@ -4,6 +4,7 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from explainers.evaluation.drawing import Picture as PixelArray
 from explainers.evaluation.drawing import picture
 from explainers.explaining.scale import Array, Kind, difference, fault, limits
 
@@ -65,14 +68,18 @@ class Picture(Figure):
     """A matplotlib figure that notebooks show as PNG, also without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        from io import BytesIO
-
         file = BytesIO()
-        self.savefig(file, format="png", dpi=self.dpi)
+        save(self, file)
         return file.getvalue()
 
+    @property
+    def pixels(self) -> PixelArray:
+        """The picture as uint8 (H, W, 3)."""
+        with Image.open(BytesIO(self._repr_png_())) as shown:
+            return np.asarray(shown.convert("RGB"))
 
-def figure(explanation: Explanation) -> Figure:
+
+def figure(explanation: Explanation) -> Picture:
     """The picture of an explanation.
 
     The photograph and its top classes stand on the left. Each method has a column and each class a
@@ -92,7 +99,7 @@ def figure(explanation: Explanation) -> Figure:
     photo = sheet.axes(0.1, HEAD, SIDE, cell)
     photo.imshow(picture(explanation.image))
     _draw_top(sheet.axes(0.1, HEAD + cell + 0.05, SIDE, bars - 0.1), explanation)
-    grey = explanation.image.detach().float().mean(dim=0).clamp(0, 1).cpu().numpy()
+    grey = gray(explanation.image)
     for column, (name, maps) in enumerate(explanation.maps.items()):
         x = 0.1 + SIDE + LEFT + column * (SIDE + GAP)
         seconds = explanation.seconds[name]
@@ -122,7 +129,7 @@ class _Sheet:
 
     def __init__(self, width: float, height: float) -> None:
         self.size = (width, height)
-        self.figure: Figure = Picture(figsize=self.size, dpi=DPI, facecolor="white")
+        self.figure = Picture(figsize=self.size, dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
@@ -160,13 +167,27 @@ def _draw_map(axes: Axes, grey: NDArray[np.float32], values: Array, kind: Kind) 
         middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "bbox": box}
         axes.text(0.5, 0.5, words, transform=axes.transAxes, **middle)
         return
-    norm = Normalize(*limits(values, kind), clip=True)
+    axes.imshow(colored(grey, values, kind))
+
+
+def colored(grey: NDArray[np.float32], values: Array, kind: Kind) -> NDArray[Any]:
+    """A map (H, W) over the gray image (H, W), as RGB (H, W, 3) in [0, 1]."""
     shade = np.repeat(grey[..., None], 3, axis=2)
+    if fault(values):
+        return shade
+    norm = Normalize(*limits(values, kind), clip=True)
     if kind == "signed":  # white times the gray image where the map is 0
         shown = colormaps[DIVERGING](norm(values))[..., :3] * (0.4 + 0.6 * shade)
     else:
         shown = OPAQUE * colormaps[UNIFORM](norm(values))[..., :3] + (1 - OPAQUE) * shade
-    axes.imshow(shown.clip(0, 1))
+    clipped: NDArray[Any] = shown.clip(0, 1)
+    return clipped
+
+
+def gray(image: Tensor) -> NDArray[np.float32]:
+    """Gray values (H, W) in [0, 1] of an image (3, H, W)."""
+    values: NDArray[np.float32] = image.detach().float().mean(dim=0).clamp(0, 1).cpu().numpy()
+    return values
 
 
 def _draw_scale(
@@ -235,8 +256,8 @@ def meanings(found: Explanation) -> list[str]:
     return lines
 
 
-def save(shown: Figure, path: Path) -> None:
+def save(shown: Figure, file: Path | BytesIO) -> None:
     """Writes the figure as a PNG file."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of another script
-        shown.savefig(path, format="png", dpi=DPI)
+        shown.savefig(file, format="png", dpi=DPI)

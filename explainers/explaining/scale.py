@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainers.base import Explainer
-from explainers.methods.lime import LIME
-from explainers.methods.sliding_patch import SlidingPatch
-from explainers.methods.sloc import SLOC
 
 Kind = Literal["mask", "signed", "score"]
 Array = NDArray[np.float64]
@@ -25,10 +22,7 @@ def kind(explainer: Explainer) -> Kind:
     """
     if explainer.is_mask:
         return "mask"
-    signed = isinstance(explainer, LIME | SLOC | SlidingPatch)
-    reduced = type(explainer).__name__ == "IntegratedGradients"  # of captum, which is optional
-    summed = reduced and getattr(explainer, "channels", "") == "sum"
-    return "signed" if signed or summed else "score"
+    return "signed" if explainer.is_signed else "score"
 
 
 def limits(values: Array, kind: Kind) -> tuple[float, float]:

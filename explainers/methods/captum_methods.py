@@ -114,6 +114,7 @@ class IntegratedGradients(Explainer):
                 f"got {n_steps} and {internal_batch_size}"
             )
         self.n_steps, self.baseline, self.channels = n_steps, baseline, channels
+        self.is_signed = channels == "sum"
         self.score, self.internal_batch_size = score, internal_batch_size
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ class LIME(Explainer):
         ValueError: If a number is out of range or an option is unknown.
     """
 
+    is_signed = True
     speed_only = ("batch_size",)
     quick: ClassVar = {"samples": 200}
 

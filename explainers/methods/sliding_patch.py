@@ -47,6 +47,7 @@ class SlidingPatch(Explainer):
         ValueError: If a number is out of range or an option is unknown.
     """
 
+    is_signed = True
     speed_only = ("batch_size",)
 
     def __init__(

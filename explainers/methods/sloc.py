@@ -73,6 +73,7 @@ class SLOC(Explainer):
         ValueError: If an argument is out of range, or if `start` explains another classifier.
     """
 
+    is_signed = True
     speed_only = ("batch_size", "channels_last")
     quick: ClassVar = {"masks": 300, "patches": {"tuning_masks": 20}}
 

@@ -1,6 +1,7 @@
 """The command `explain`, and methods, classifiers and classes by name."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from explainers.explaining.explain import explain, parser
 from explainers.explaining.manifest import Manifest
 from explainers.methods.deeplab import DeepLabExplainer
 from explainers.metrics.faithfulness import RISECurves
+from explainers.tools import TOOLS
 from tests import planted
 from tests.support import fit_trainer
 
@@ -106,6 +108,7 @@ def test_bad_files_cost_a_line_each_and_not_the_rest(photos, tmp_path, capsys):
         assert error in lines[name]["error"]
         assert sum(f"{name}: " in line for line in told) == 1
     assert sum("picture" in line for line in lines.values()) == 4
+    assert f"6 of 10 could not be explained: {tmp_path / 'out'}" in told[-1]
     with pytest.raises(ValueError, match="none of 1 images"):
         run("missing.jpg", "--model", MODEL, "--method", "grad_cam", out=tmp_path / "out")
 
@@ -167,7 +170,7 @@ def test_a_checkpoint_brings_its_classifier(photos, trained, tmp_path):
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        ("sluc", "unknown method 'sluc'; did you mean 'sloc'"),
+        ("sluc", "there is no method 'sluc', nor is it a checkpoint; did you mean sloc"),
         ("ra_nem", "ra_nem must be trained: give its checkpoint, ra_nem=RUN/last.ckpt"),
         ("rise,rise", "two methods are called 'rise'"),
         (",", "expected methods, separated by commas"),
@@ -248,6 +251,37 @@ def test_show_returns_the_figure(photos):
     assert any(text.startswith("grad_cam") for text in told)
     with pytest.raises(ValueError, match=r"near: \['top left'"):
         explainers.show(explainer, photos / "2.png", classes="topleft")
+
+
+def test_plot_is_the_picture_of_a_file_or_of_pixels(photos):
+    explainer = explainers.method("grad_cam", planted.explanandum())
+    pixels = explainers.photograph(photos / "2.png", [32, 32])
+    assert pixels.shape == (3, 32, 32)
+    assert (pixels - planted.scenes(4)[0][2]).abs().max() < 1 / 255
+    of_file, of_pixels = explainer.plot(photos / "2.png"), explainer.plot(pixels, "bottom left")
+    one, two = ({text.get_text() for text in each.texts} for each in (of_file, of_pixels))
+    assert any(text.startswith("bottom left\n") for text in one & two)
+    assert "32 x 32 pixels" in two
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_the_command_exits_with_1_if_some_images_fail(bad, photos, tmp_path):
+    words = [str(photos / "0.png"), *(["missing.jpg"] if bad else []), "--model", MODEL]
+    words += ["--method", "grad_cam", "--image_size", "32", "32", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="1") if bad else nullcontext():
+        TOOLS["explain"](words)
+    assert (tmp_path / "out" / "0.png").is_file()
+
+
+def test_an_unknown_flag_names_the_options_of_this_command():
+    with pytest.raises(
+        ValueError, match="explain has no option --methods; did you mean '--method'"
+    ):
+        parser().parse_args(["a.jpg", "--methods=rise"])
+    with pytest.raises(ValueError, match=r"its options are --classes, --frames, .*, --weights$"):
+        parser().parse_args(["a.jpg", "--zzz", "1"])
+    with pytest.raises(ValueError, match="one of the methods: --method NAME=CHECKPOINT"):
+        parser().parse_args(["a.jpg", "--ckpt_path", "last.ckpt"])
 
 
 def test_wrong_sizes_and_weights_are_refused(photos, tmp_path):

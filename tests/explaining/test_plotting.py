@@ -12,6 +12,8 @@ from explainers.explaining.plotting import Explanation
 from explainers.methods.cam import GradCAM
 from explainers.methods.constant import Constant
 from explainers.methods.lime import LIME
+from explainers.methods.sliding_patch import SlidingPatch
+from explainers.methods.sloc import SLOC
 from tests import planted
 
 
@@ -38,8 +40,8 @@ def drawn(figure, column=0):
 
 def test_kinds_say_whether_values_have_a_scale_and_a_zero():
     subject = planted.explanandum()
-    kinds = [scale.kind(kind(subject)) for kind in (Constant, LIME, GradCAM)]
-    assert kinds == ["mask", "signed", "score"]
+    kinds = [scale.kind(kind(subject)) for kind in (Constant, LIME, SLOC, SlidingPatch, GradCAM)]
+    assert kinds == ["mask", "signed", "signed", "signed", "score"]
 
 
 def test_limits_of_each_kind():
