@@ -207,7 +207,7 @@ class Explanandum(nn.Module):
 
         Args:
             name: Name of the fill, see `fills.fill`.
-            generator: Random number generator of "noise" and "images", on the CPU. An integer is
+            generator: Random number generator of the random fills, on the CPU. An integer is
                 the seed of a new generator in each call, so that all calls draw the same numbers.
             sigma: Width of "blur" in pixels.
             bank: Pictures (N, 3, H, W) for "images".
@@ -217,7 +217,7 @@ class Explanandum(nn.Module):
             source = generator
             if isinstance(source, int):
                 source = torch.Generator().manual_seed(source)
-            return fills.fill(name, images, self.mean, self.std, source, sigma, bank)
+            return fills.fill(name, images, self.mean, self.std, source, sigma, bank, masks)
 
         return filled
 

@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from explainers.functional.imputation import impute
 from explainers.functional.smoothing import blur, kernel_blur
 
 # Fills that depend on their image alone.
 OwnFill = Literal["mean", "black", "kernel_blur", "blur", "noise"]
-FillName = Literal["mean", "black", "kernel_blur", "blur", "noise", "images"]
+FillName = Literal["mean", "black", "kernel_blur", "blur", "noise", "images", "road"]
+ROAD_NOISE = 0.01  # standard deviation, as in the released code
 
 
 class Fill(Protocol):
@@ -62,6 +64,7 @@ def fill(
     generator: torch.Generator | None = None,
     sigma: float = 10.0,
     bank: Tensor | None = None,
+    masks: Tensor | None = None,
 ) -> Tensor:
     """Content that replaces removed pixels of images (B, 3, H, W), broadcastable to them.
 
@@ -71,13 +74,16 @@ def fill(
             "blur": the images after a Gaussian blur of width `sigma`, cut off at 4 sigma, that
             fades to the mean at the border. "noise": independent normal pixels with the image
             statistics `mean` and `std`, one draw for all images. "images": one picture of `bank`
-            for all images, or, without a bank, another image of the batch for each image.
+            for all images, or, without a bank, another image of the batch for each image. "road":
+            the weighted mean of the neighboring pixels, see `imputation.impute`, plus independent
+            normal noise of standard deviation 0.01, one draw for all images.
         images: Images in [0, 1].
         mean: Mean color of the classifier's images, (1, 3, 1, 1).
         std: Standard deviation of the classifier's images, (1, 3, 1, 1). Only "noise" needs it.
-        generator: Random number generator of "noise" and "images", on the CPU.
+        generator: Random number generator of "noise", "images" and "road", on the CPU.
         sigma: Width of "blur" in pixels.
         bank: Pictures (N, 3, H, W) for "images".
+        masks: Keep masks (B, H, W), which are 1 at the pixels that stay. Only "road" needs them.
 
     Raises:
         ValueError: If the name is unknown, or an argument that the fill needs is missing.
@@ -100,6 +106,11 @@ def fill(
         return mean + std.to(images) * noise.to(images)
     if name == "images":
         return _other_images(images, bank, generator)
+    if name == "road":
+        if masks is None:
+            raise ValueError("the fill 'road' needs the masks of what is kept")
+        noise = ROAD_NOISE * torch.randn(images.shape[1:], generator=generator)
+        return impute(images, masks, mean) + noise.to(images) * (masks < 0.5)[:, None]
     raise ValueError(f"unknown fill {name!r}; expected one of {', '.join(get_args(FillName))}")
 
 

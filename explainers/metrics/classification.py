@@ -29,6 +29,13 @@ class ClassSpecificity(PerImageMetric):
     Source: Stalder et al., NeurIPS 2022, section 4.2 and table 1, where the classes are cat, dog,
     person, car and bottle.
 
+    Range: [0, 1].
+
+    Cost: nine forward passes and one explanation for each selected class.
+
+    Blind to: what the classifier makes of images with a removed background, which are unlike those
+    of the training; and classes that are not selected.
+
     Args:
         classes: Indices or names of the selected classes; None selects the first five.
     """
@@ -141,6 +148,12 @@ class MaskedClassification(PerImageMetric):
     Differences from the released code:
         - The default threshold on masked images is a logit of 0. The released code uses -1, because
           masks lower all logits: set `masked_threshold: -1` for the published numbers.
+
+    Range: [0, 1].
+
+    Cost: one forward pass.
+
+    Blind to: the size of the mask. Maps that keep the whole image get the clean figures.
 
     Args:
         masked_threshold: Logit above which a multi-label classifier predicts a class on masked

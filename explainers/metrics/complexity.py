@@ -42,6 +42,10 @@ class Complexity(PerImageMetric):
     A map of zeros has no value. Cost: no forward passes.
 
     Source: Bhatt et al., IJCAI 2020, eq. 5, as in quantus.
+
+    Range: [0, ln HW].
+
+    Blind to: whether the map is right. A single random pixel is best.
     """
 
     names = ("Complexity",)
@@ -62,6 +66,10 @@ class Sparseness(PerImageMetric):
 
     Differences from the released code:
         - No 1e-7 is added to every pixel, as quantus does.
+
+    Range: [0, 1).
+
+    Blind to: whether the map is right. A single random pixel is best.
     """
 
     names = ("Sparseness",)

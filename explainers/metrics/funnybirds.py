@@ -82,6 +82,10 @@ class FunnyBirds(PerImageMetric):
     Cost for each image and class with P parts, and Q parts of M other objects: 2^P - 1 + Q + M
     forward passes and M explanations.
 
+    Range: [0, 1].
+
+    Blind to: where within a part the map lies, and parts that are not annotated.
+
     Args:
         thresholds: Shares above which a part counts as important; None stands for 20 values from
             0.01 to 0.5.

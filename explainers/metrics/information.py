@@ -115,6 +115,11 @@ class InformationCurves(PerImageMetric):
 
     Cost for each image: 2 forward passes, and 13 more if at least one of the curves is defined.
 
+    Range: [0, 1].
+
+    Blind to: images that the classifier is not sure of, which have no value; the order of the least
+    relevant quarter of the pixels. Compact maps compress better and gain from it.
+
     Args:
         thresholds: Fractions of the most relevant pixels that are revealed, in ascending order.
         fraction: Fraction of the pixels that the random mask contains.

@@ -70,7 +70,17 @@ def _where_known(values: Tensor, mask: Tensor) -> Tensor:
 
 
 class SoftAccuracy(PerImageMetric):
-    """Soft pixel accuracy, see `soft_accuracy`; images with an empty object mask have no value."""
+    """Soft pixel accuracy, see `soft_accuracy`; images with an empty object mask have no value.
+
+    Range: [0, 1].
+
+    Cost: no forward passes.
+
+    Blind to: whether the classifier uses the object at all. A map of what it really uses, such as
+    the background, scores badly. An empty map gets the share of the background.
+
+    Source: NN-Explainer (Stalder et al., NeurIPS 2022), section 4.3.
+    """
 
     names = ("SoftAccuracy",)
     needs = ("maps", "mask")
@@ -83,7 +93,17 @@ class SoftAccuracy(PerImageMetric):
 
 
 class SoftIoU(PerImageMetric):
-    """Soft intersection over union, see `soft_iou`; images with an empty mask have no value."""
+    """Soft intersection over union, see `soft_iou`; images with an empty mask have no value.
+
+    Range: [0, 1].
+
+    Cost: no forward passes.
+
+    Blind to: whether the classifier uses the object at all. A map of what it really uses, such as
+    the background, scores badly.
+
+    Source: NN-Explainer (Stalder et al., NeurIPS 2022), section 4.3.
+    """
 
     names = ("SoftIoU",)
     needs = ("maps", "mask")
@@ -96,7 +116,17 @@ class SoftIoU(PerImageMetric):
 
 
 class MAE(PerImageMetric):
-    """Mean absolute error, see `mae`; images with an empty object mask have no value."""
+    """Mean absolute error, see `mae`; images with an empty object mask have no value.
+
+    Range: [0, 1].
+
+    Cost: no forward passes.
+
+    Blind to: whether the classifier uses the object at all. A map of what it really uses, such as
+    the background, scores badly. An empty map gets the share of the object.
+
+    Source: NN-Explainer (Stalder et al., NeurIPS 2022), section 4.3.
+    """
 
     names = ("MAE",)
     needs = ("maps", "mask")

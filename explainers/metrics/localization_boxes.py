@@ -103,6 +103,11 @@ class CropSaliency(_Thresholded):
 
     Cost for each image: one forward pass for each distinct box, at most one for each alpha.
 
+    Range: [ln floor, inf).
+
+    Blind to: everything but the box: pixels inside it count alike, and objects smaller than the
+    floor are not distinguished.
+
     Args:
         alpha: Fixed threshold; None tunes it over `alphas`.
         alphas: Thresholds to choose from. None stands for 0, 0.05, ..., 0.95 times the maximum, or
@@ -175,6 +180,11 @@ class LocalizationError(_Thresholded):
           and is off by one pixel.
 
     Cost: no forward passes.
+
+    Range: [0, 1].
+
+    Blind to: whether the classifier uses the object at all. A map of what it really uses, such as
+    the background, scores badly. Only the box counts, and only whether it is good enough.
 
     Args:
         alpha: Fixed threshold; None tunes it over `alphas`.

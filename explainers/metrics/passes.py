@@ -10,6 +10,14 @@ class Passes(PerImageMetric):
 
     `forwards` counts the images that pass through the first layer. `backwards` counts the images
     whose gradient enters the output of the network.
+
+    Range: [0, inf).
+
+    Cost: none.
+
+    Blind to: the networks of the explainer itself, and that passes may be partial.
+
+    Source: none, a count.
     """
 
     names = ("forwards", "backwards")

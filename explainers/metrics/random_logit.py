@@ -29,6 +29,11 @@ class RandomLogit(PerImageMetric):
 
     Cost: one explanation.
 
+    Range: [-1, 1].
+
+    Blind to: whether the map is right: noise that depends on the class is best. Where one class is
+    all there is to see, a map of the object is penalized.
+
     Args:
         seed: Seed of the distance between the two classes.
     """

@@ -95,6 +95,10 @@ class MPRT(PerImageMetric):
 
     Cost: one explanation, or with "cascade" one explanation for each layer.
 
+    Range: [-1, 1].
+
+    Blind to: whether the map is right: noise that depends on the weights is best.
+
     Args:
         layers: Layers to randomize. "all": all layers at once. "last": the topmost layer only.
             "cascade": one more layer from the top down before each explanation; this reports the

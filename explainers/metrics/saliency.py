@@ -45,6 +45,14 @@ class MaskSaliency(PerImageMetric):
 
     The mean color replaces the removed pixels.
 
+    Range: (-inf, inf).
+
+    Cost: one forward pass.
+
+    Blind to: the shape of the mask; a mask may keep a pattern that only fools the classifier.
+
+    Source: Dabkowski and Gal, NeurIPS 2017, eq. 5, for masks in place of crops.
+
     Args:
         activation: Function that gives the probabilities. "softmax": as in the paper, even for
             classifiers trained with a sigmoid. "model": the activation of the classifier.

@@ -6,7 +6,17 @@ from explainers.metrics.base import PerImageMetric
 
 
 class Seconds(PerImageMetric):
-    """Wall-clock seconds per image, measured around the call for the whole batch."""
+    """Wall-clock seconds per image, measured around the call for the whole batch.
+
+    Range: (0, inf).
+
+    Cost: none.
+
+    Blind to: the machine, which all methods of a table share, and the training of learned
+    explainers.
+
+    Source: none, a measurement.
+    """
 
     names = ("seconds",)
     needs = ("seconds",)

@@ -70,6 +70,11 @@ class SegmentationScores(PerImageMetric):
         - `void` pixels are ignored.
 
     Cost: no forward passes.
+
+    Range: [0, 1].
+
+    Blind to: whether the classifier uses the object at all. A map of what it really uses, such as
+    the background, scores badly. Large objects count more than small ones.
     """
 
     names = ("seg_tp", "seg_fp", "seg_fn", "seg_tn", "seg_ap")

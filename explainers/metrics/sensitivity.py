@@ -46,6 +46,11 @@ class AverageSensitivity(PerImageMetric):
 
     Cost: `draws` explanations.
 
+    Range: [0, inf).
+
+    Blind to: whether the map is right: a map that never changes is best. A change of the prediction
+    by the noise is not told from one of the map alone.
+
     Args:
         draws: Number of noisy images.
         radius: Largest noise, in units of the classifier's standard deviation.

@@ -124,6 +124,10 @@ class MapSimilarity(PerImageMetric):
 
     Cost: one explanation for each variant that differs from the current settings.
 
+    Range: [-1, 1].
+
+    Blind to: whether the maps are right: a method without randomness is best.
+
     Args:
         seeds: Seeds to compare, a short form of one variant for each seed. Five were published.
         variants: Settings to compare, such as `[{patch: 17}, {patch: 29}]`.

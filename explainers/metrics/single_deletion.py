@@ -6,8 +6,9 @@ from torch.nn import functional as F
 
 from explainers.explanandum import Explanandum
 from explainers.functional.fills import FillName
-from explainers.functional.losses import log_odds
+from explainers.functional.regions import cell_numbers
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.removal import Response, falls
 from explainers.metrics.similarity import spearman
 from explainers.options import check_choices
 
@@ -20,14 +21,30 @@ class SingleDeletion(PerImageMetric):
     pixels within a cell does not matter. If all cells have the same map or the same cost, the value
     is missing.
 
+    IDSDS (Hesse, Schaub-Meyer and Roth, NeurIPS 2024) is `grid: 4`, `response: logit` and the fill
+    "mean" with a classifier that has been trained on images without one cell, which makes such
+    images familiar and classifiers comparable: configs/classifiers/idsds.yaml.
+
     Source: the single deletion of FunnyBirds (Hesse, Schaub-Meyer and Roth, ICCV 2023), which
     removes the parts of a bird. Here the cells of a grid take their place, for any image.
 
+    Differences from the released code:
+        - The mean of the map in a cell counts, not its sum, which is the same order for cells of
+          equal size. If the grid does not divide the image, IDSDS leaves out its last pixels.
+
+    Range: [-1, 1].
+
     Cost: grid squared + 1 forward passes.
+
+    Blind to: the order of pixels within a cell; and cells that only matter together, such as two
+    objects of which one is enough.
 
     Args:
         grid: Number of cells in each direction.
         fill: Name of the fill, see `fills.fill`.
+        response: Score of the class whose fall is the cost: its "log_odds", "logit" or
+            "probability".
+        name: Name of the column.
         batch_size: Number of images in each forward pass.
 
     Raises:
@@ -35,16 +52,23 @@ class SingleDeletion(PerImageMetric):
     """
 
     needs = ("images", "maps", "targets", "explanandum")
-    names = ("SingleDeletion",)
     per_class = True
     speed_only = ("batch_size",)
 
-    def __init__(self, grid: int = 7, fill: FillName = "mean", batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        grid: int = 7,
+        fill: FillName = "mean",
+        response: Response = "log_odds",
+        name: str = "SingleDeletion",
+        batch_size: int = 16,
+    ) -> None:
         check_choices(type(self), locals())
         super().__init__()
         if min(grid, batch_size) < 1:
             raise ValueError(f"expected grid and batch_size >= 1, got {grid} and {batch_size}")
-        self.grid, self.fill, self.batch_size = grid, fill, batch_size
+        self.grid, self.fill, self.response, self.batch_size = grid, fill, response, batch_size
+        self.names = (name,)
 
     def score(
         self, images: Tensor, maps: Tensor, targets: Tensor, explanandum: Explanandum
@@ -54,29 +78,8 @@ class SingleDeletion(PerImageMetric):
         count = self.grid**2
         shares = F.one_hot(cells.flatten(), count).to(maps.dtype)
         means = maps.flatten(1) @ shares / shares.sum(dim=0).clamp(min=1)
-        classes = targets.int().argmax(dim=1)
-        filled = explanandum.fill(self.fill, 0)(images).expand_as(images)
-        falls = []
-        for image, fill, label in zip(images, filled, classes, strict=True):
-            odds = []
-            numbers = torch.arange(-1, count, device=images.device)  # -1 removes nothing
-            for some in torch.split(numbers, self.batch_size):
-                removed = (cells == some[:, None, None])[:, None]
-                logits = explanandum(torch.where(removed, fill, image))
-                odds.append(log_odds(logits, label.expand(len(some)), explanandum.multi_label))
-            values = torch.cat(odds)
-            falls.append(values[0] - values[1:])
-        costs = torch.stack(falls)
-        return {"SingleDeletion": spearman(means[:, None], costs[:, None])}
-
-
-def cell_numbers(height: int, width: int, grid: int) -> Tensor:
-    """The cell of each pixel, (height, width) in 0 to grid^2 - 1, row by row.
-
-    Example:
-        >>> cell_numbers(2, 5, 2)
-        tensor([[0, 0, 0, 1, 1],
-                [2, 2, 2, 3, 3]])
-    """
-    rows, columns = (torch.arange(side) * grid // side for side in (height, width))
-    return rows[:, None] * grid + columns
+        removed = cells == torch.arange(count, device=cells.device)[:, None, None]
+        costs = falls(
+            explanandum, images, targets, removed, self.fill, self.response, self.batch_size
+        )
+        return {self.names[0]: spearman(means[:, None], costs[:, None])}

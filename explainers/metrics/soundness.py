@@ -95,6 +95,10 @@ class CompletenessSoundness(PerImageMetric):
     Cost for each image with K labels: K maps and K (points - 1) forward passes. With random images
     the forward passes are `draws` times as many.
 
+    Range: [0, 1].
+
+    Blind to: all labels but the worst one of an image.
+
     Args:
         alpha: Probability that is enough to recover, see `completeness`.
         beta: Probability that is not penalized, see `soundness`.

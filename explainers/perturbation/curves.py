@@ -144,7 +144,7 @@ def run(
         batch_size: Number of images in a forward pass.
         channels_last: Whether the batches use the channels-last memory layout. Which layout is
             faster depends on the network.
-        seed: Seed of the fills "noise" and "images", with the same random stream for every image.
+        seed: Seed of the random fills, with the same random stream for every image.
 
     Returns:
         The responses along each curve, in the order of `curves`.
@@ -158,6 +158,8 @@ def run(
     wanted = [curve.states(size) for curve in curves]
     slots = {state: i for i, state in enumerate(dict.fromkeys(s for w in wanted for s in w))}
     fills = {c.fill if isinstance(c.fill, str) else id(c.fill): c.fill for c in curves}
+    if "road" in fills:  # it depends on the pixels that are kept
+        fills["road"] = Inpainted(explanandum.fill("road", seed))
     sources = {k: _source(explanandum, images, fill, seed) for k, fill in fills.items()}
     answers = ResponseTable(explanandum, targets.int().argmax(dim=1).to(images.device), len(slots))
     plain = Queue(answers, images, batch_size, channels_last)

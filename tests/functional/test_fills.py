@@ -90,6 +90,20 @@ def test_an_inpainter_gets_images_and_masks_and_cannot_do_without_masks():
         filled(images)
 
 
+def test_road_is_the_mean_of_the_neighbors_plus_the_same_noise_for_every_image():
+    images = torch.full((2, 3, 40, 40), 0.6)
+    masks = torch.ones(2, 40, 40)
+    masks[:, :20] = 0
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    filled, again = (fills.fill("road", images, MEAN, generator=g, masks=masks) for g in generators)
+    assert torch.equal(filled, again)
+    assert torch.equal(filled[0], filled[1])
+    assert torch.equal(filled[:, :, 20:], images[:, :, 20:])
+    noise = filled[0, :, :20] - 0.6
+    assert abs(noise.mean()) < 0.001
+    assert 0.009 < noise.std() < 0.011
+
+
 def test_impossible_fills_say_why(tmp_path):
     images = torch.rand(1, 3, 4, 4)
     cases = [
@@ -97,6 +111,7 @@ def test_impossible_fills_say_why(tmp_path):
         ({"name": "blur", "sigma": 0.0}, "sigma"),
         ({"name": "noise"}, "std"),
         ({"name": "images"}, "bank"),
+        ({"name": "road"}, "masks of what is kept"),
         ({"name": "images", "bank": torch.rand(2, 3, 4, 5)}, "pictures are"),
     ]
     for arguments, message in cases:

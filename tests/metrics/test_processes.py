@@ -22,6 +22,7 @@ from explainers.evaluation.scorefile import read
 from explainers.evaluation.targets import take
 from explainers.functional import masking
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.single_deletion import SingleDeletion
 from tests import planted
 from tests.support import trainer
 
@@ -30,11 +31,16 @@ COUNT, SIZE = 7, (32, 32)  # of two processes one sees an image that the other h
 
 SETTINGS = {  # smaller than the defaults, or others beside them
     "AverageSensitivity": [{"draws": 2}],
+    "BlurredMaps": [{"metric": SingleDeletion(name="Cells"), "sigma": 2.0}],
     "CompletenessSoundness": [{"points": 4}],
     "CurveAUC": [{"steps": 4, "fill": "noise", "fill_options": {"count": 2}}],
+    "IROF": [{"segments": 6}],
+    "Infidelity": [{"draws": 5}],
     "InformationCurves": [{"thresholds": [0.1, 0.4], "min_score": 0.3}],
     "MPRT": [{}, {"layers": "cascade", "subject": "explainer"}],
     "MapSimilarity": [{"seeds": [0, 1]}],
+    "MuFidelity": [{"draws": 5}],
+    "ROAD": [{"shares": [0.3, 0.7]}],
     "RISECurves": [{"pixels": 1, "draws": 5}],
     "SLOCCurves": [{"steps": 5}],
 }

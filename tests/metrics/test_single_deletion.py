@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from explainers import Explanandum
-from explainers.metrics.single_deletion import SingleDeletion, cell_numbers
+from explainers.functional.regions import cell_numbers
+from explainers.metrics.single_deletion import SingleDeletion
 
 WEIGHTS = torch.tensor([[3.0, 0.0], [1.0, 2.0]])  # of the four cells of 4 x 6 images
 
