@@ -1,6 +1,7 @@
 """Classifiers with known truth: logit k is the scaled brightness of quadrant k."""
 
 import torch
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,29 +39,42 @@ class PlantedCNN(nn.Module):
             x = stage(x)
         # Pooling with a ragged border weighs pixels unevenly: restore each channel's mean,
         # gradients flow through x.
-        x = x * (mass / x.mean(dim=(2, 3), keepdim=True).clamp(min=1e-6)).detach()
+        x = x * (mass / x.mean(dim=(2, 3), keepdim=True).clamp(min=1e-4)).detach()
         return SCALE * 4 * x.mean(dim=(2, 3))
 
 
 class PlantedViT(nn.Module):
-    """Patch tokens, a class token, and one uniform attention block that gathers the patches."""
+    """Patch tokens, a class token, and two blocks of timm whose uniform attention gathers them.
+
+    The norms are left out and the MLPs give 0, so that the class token holds three times the mean
+    over all tokens, of which it is itself one that is 0.
+    """
+
+    num_prefix_tokens = 1
 
     def __init__(self, patch: int = 4) -> None:
         super().__init__()
         self.num_classes, self.patch = 4, patch
-        self.attention = nn.MultiheadAttention(4, 1, bias=False, batch_first=True)
-        with torch.no_grad():
-            self.attention.in_proj_weight.zero_()
-            self.attention.in_proj_weight[8:] = torch.eye(4)
-            self.attention.out_proj.weight.copy_(torch.eye(4))
         self.block = nn.Identity()
+        with torch.random.fork_rng(devices=[]):  # the weights are set below
+            self.blocks = nn.Sequential(
+                *[Block(4, 1, 1.0, norm_layer=nn.Identity, proj_bias=False) for _ in range(2)]
+            )
+            self.head = nn.Linear(4, 4, bias=False)
+        with torch.no_grad():
+            for weight in self.blocks.parameters():
+                weight.zero_()
+            for block in self.blocks:
+                block.attn.qkv.weight[8:] = torch.eye(4)
+                block.attn.proj.weight.copy_(torch.eye(4))
+            self.head.weight.copy_(SCALE * 4 * torch.eye(4))
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.mean(dim=1, keepdim=True) * quadrant_masks(*images.shape[-2:]).to(images)
         patches = F.avg_pool2d(x, self.patch).flatten(2).mT  # (B, N, 4)
         tokens = self.block(torch.cat([torch.zeros_like(patches[:, :1]), patches], dim=1))
-        gathered, _ = self.attention(tokens[:, :1], tokens[:, 1:], tokens[:, 1:])
-        return SCALE * 4 * gathered[:, 0]
+        share = tokens.shape[1] / (3 * patches.shape[1])
+        return self.head(self.blocks(tokens)[:, 0]) * share
 
 
 def explanandum(kind: str = "cnn", multi_label: bool = False) -> Explanandum:
