@@ -17,6 +17,7 @@ from explainers import configfiles
 from explainers.base import Explainer
 from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.checkpointio import WholeCheckpointIO
+from explainers.callbacks.dashboard import HoldConfig
 from explainers.callbacks.folder import FitFolder
 from explainers.callbacks.interrupt import SaveOnInterrupt
 from explainers.callbacks.progress import CloseBars
@@ -70,9 +71,8 @@ class CLI(LightningCLI):
             super().__init__(
                 LightningModule,
                 LightningDataModule,
-                # Score writes its settings beside its scores.
-                save_config_callback=SaveConfigCallback if self.trains else None,
-                save_config_kwargs={"overwrite": True},
+                save_config_callback=SaveConfigCallback if self.trains else HoldConfig,
+                save_config_kwargs={"overwrite": True, "save_to_log_dir": self.trains},
                 trainer_defaults={
                     "inference_mode": False,  # explanations take gradients
                     "callbacks": [CloseBars()],

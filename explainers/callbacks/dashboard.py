@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
 from explainers.callbacks.loggers import OfflineFirstWandbLogger
@@ -17,6 +18,13 @@ from explainers.evaluation.scorefile import ERROR, IDENTITY, KEYS
 from explainers.monitor import hyper_parameters
 
 TEXTS = ("name", "target", "method", ERROR)
+
+
+class HoldConfig(SaveConfigCallback):
+    """Holds the configuration of an evaluation for its callbacks, and writes no file itself."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Does nothing."""
 
 
 def log_results(trainer: Trainer, folder: Path, means: Mapping[str, float]) -> None:
