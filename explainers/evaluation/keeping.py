@@ -19,7 +19,7 @@ from explainers.metrics.inputs import finite
 
 Keep = Literal["shown", "maps", "curves", "maps,curves", "nothing"]
 SHOWN = 50  # images on the page
-LAYERS = 5  # most probable classes whose maps of trained explainers are kept beside the targets'
+LAYERS = 5  # most probable classes whose masks of trained explainers are kept beside the targets'
 
 
 class Keeper:
@@ -49,8 +49,7 @@ class Keeper:
         self._layered = {
             name: explainer
             for name, explainer in explainers.items()
-            if is_trained(type(explainer))
-            and type(explainer).class_maps is not Explainer.class_maps
+            if explainer.is_mask and is_trained(type(explainer)) and _shares_work(type(explainer))
         }
         self._keep, self._methods = keep, [name for name in explainers if name not in SANITY]
         self._maps: dict[str, dict[mapstore.Key, mapstore.Pixels]] = {}
@@ -148,6 +147,11 @@ class Keeper:
     def close(self) -> None:
         """Puts the files of single images together."""
         mapstore.pack(self.folder)
+
+
+def _shares_work(kind: type[Explainer]) -> bool:
+    """Whether an explainer computes the maps of several classes together."""
+    return kind.class_maps is not Explainer.class_maps
 
 
 def _facts(inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
