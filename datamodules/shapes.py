@@ -106,12 +106,15 @@ class ShapesSource(ImageSource):
         """Return the scene `index`, from the cache if possible."""
         scene = self.cache.get(index) if self.cache else None
         if scene is None:
-            scene = draw_scene(
-                np.random.default_rng([self.seed, self.stream, index]), self.size, self.allow_empty
-            )
+            scene = self.draw(index)
             if self.cache:
                 self.cache.put(index, scene)
         return scene
+
+    def draw(self, index: int) -> Scene:
+        """Return the scene `index`, drawn anew."""
+        rng = np.random.default_rng([self.seed, self.stream, index])
+        return draw_scene(rng, self.size, self.allow_empty)
 
     def load(self, index: int) -> dict[str, Any]:
         """Return image, target and label planes as copies, which keeps the cache unchanged."""
@@ -220,8 +223,18 @@ class Shapes(ImageDataModule):
         """Return the source of a split; "predict" contains the test scenes."""
         if split == "predict":
             return self.dataset("test").source  # type: ignore[return-value]
+        return ShapesSource(**self.source_arguments(split))
+
+    def source_arguments(self, split: str) -> dict[str, Any]:
+        """Return the arguments of `ShapesSource` for a split."""
         count = self.counts[split] if self.limit is None else min(self.limit, self.counts[split])
         height, width = self.image_size
-        return ShapesSource(
-            split, count, (height, width), self.scene_seed, self.parts, self.allow_empty, self.cache
-        )
+        return {
+            "split": split,
+            "count": count,
+            "size": (height, width),
+            "seed": self.scene_seed,
+            "parts": self.parts,
+            "allow_empty": self.allow_empty,
+            "cache": self.cache,
+        }
