@@ -1,18 +1,18 @@
 """LIME: a linear model that predicts the probability of the class from the superpixels kept."""
 
-import math
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
 from explainers.functional.fills import OwnFill
+from explainers.functional.regions import superpixels
+from explainers.perturbation.kept_regions import kept_logits
 from explainers.perturbation.viewer import Viewer
 
-ALPHA = {"released": 1.0, "paper": 0.001, "kernelshap": 0.0}
+ALPHA = {"released": 1.0, "paper": 0.001}
 
 
 class LIME(Explainer):
@@ -21,8 +21,7 @@ class LIME(Explainer):
     The coefficient is what keeping the superpixel adds to the probability of the class. SLIC
     computes the superpixels, which depend on the image alone. A sample is an image in which some
     superpixels are kept and the others replaced. The first sample keeps all superpixels; all other
-    samples keep each superpixel with probability 1/2. The argument `form` selects the linear model
-    and the samples:
+    samples keep each superpixel with probability 1/2. The argument `form` selects the linear model:
         - "released": ridge regression weighted by exp(-d^2 / 0.25^2)^(1/2), where d is the cosine
           distance of the sample from the first one.
         - "paper": LASSO with the same kernel, where d is the L2 distance of the images. The paper
@@ -30,16 +29,12 @@ class LIME(Explainer):
           distance by that of the image with nothing kept. It minimizes half the weighted mean
           squared error plus `alpha` sum |coefficient|, and takes the paper's 1000 steps as steps of
           proximal gradient descent.
-        - "kernelshap": Shapley values. They minimize the squared error weighted by the Shapley
-          kernel, under the constraint that they sum to p(image) - p(nothing kept). If `samples` is
-          large enough, every subset of superpixels is shown once and the values are exact.
-          Otherwise the size of a subset is drawn in proportion to the total kernel weight of all
-          subsets of that size, and subsets come in complementary pairs.
+
+    Shapley values of the same superpixels are the maps of `KernelSHAP`.
 
     Source: Ribeiro, Singh & Guestrin, "Why Should I Trust You?", KDD 2016, as used in Agarwal &
     Nguyen, "Explaining image classifiers by removing input features using generative models", ACCV
-    2020, section 3.4, and their released code. "kernelshap": Lundberg & Lee, "A Unified Approach to
-    Interpreting Model Predictions", NeurIPS 2017, theorem 2.
+    2020, section 3.4, and their released code.
 
     Differences from the released code:
         - SLIC is that of the current scikit-image.
@@ -47,8 +42,8 @@ class LIME(Explainer):
 
     The feature selection of the released code keeps all superpixels, as this implementation does.
 
-    Cost for each image, whatever the number of classes: `samples` forward passes. "kernelshap" with
-    S superpixels takes min(`samples`, 2^S), including those of the whole and the empty image.
+    Cost for each image, whatever the number of classes: `samples` forward passes. Inside
+    `kept_regions.sharing`, subsets that another row has shown cost nothing: the forms share all.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
@@ -56,9 +51,9 @@ class LIME(Explainer):
         segments: Approximate number of superpixels of SLIC.
         compactness: Compactness of SLIC. Larger values give squarer superpixels.
         sigma: Width in pixels of the blur that SLIC applies first.
-        form: Linear model and its samples, see above.
+        form: Linear model, see above.
         alpha: Weight of the penalty. None selects 1 for ridge regression, as published, and 0.001
-            for LASSO. "kernelshap" has no penalty and requires None.
+            for LASSO.
         fill: Content that replaces superpixels, see `fills.fill`; "mean" as published. "images" is
             not allowed.
         batch_size: Number of samples in a forward pass; it does not change the maps.
@@ -79,7 +74,7 @@ class LIME(Explainer):
         segments: int = 50,
         compactness: float = 30.0,
         sigma: float = 3.0,
-        form: Literal["released", "paper", "kernelshap"] = "released",
+        form: Literal["released", "paper"] = "released",
         alpha: float | None = None,
         fill: OwnFill = "mean",
         batch_size: int = 64,
@@ -91,10 +86,8 @@ class LIME(Explainer):
                 "expected samples >= 2, segments and batch_size >= 1, compactness > 0 and "
                 f"sigma >= 0, got {samples}, {segments}, {batch_size}, {compactness} and {sigma}"
             )
-        if alpha is not None and (alpha <= 0 or form == "kernelshap"):
-            raise ValueError(
-                f"alpha must be positive, and None with 'kernelshap', got {alpha} with {form!r}"
-            )
+        if alpha is not None and alpha <= 0:
+            raise ValueError(f"alpha must be positive, or None for that of the form, got {alpha}")
         self.samples, self.segments = samples, segments
         self.compactness, self.sigma, self.form = compactness, sigma, form
         self.alpha = ALPHA[form] if alpha is None else alpha
@@ -115,17 +108,7 @@ class LIME(Explainer):
 
     def superpixels(self, image: Tensor) -> Tensor:
         """Superpixel indices (H, W) int64, counted from 0, of an image (3, H, W) in [0, 1]."""
-        from skimage.segmentation import slic
-
-        labels = slic(
-            image.detach().float().permute(1, 2, 0).cpu().numpy(),
-            n_segments=self.segments,
-            compactness=self.compactness,
-            sigma=self.sigma,
-            start_label=0,
-        )
-        numbered = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
-        return torch.from_numpy(numbered).to(image.device)
+        return superpixels(image, self.segments, self.compactness, self.sigma)
 
     def _explain(self, viewer: Viewer, image: Tensor, classes: Tensor) -> Tensor:
         """Maps (k, H, W) of an image (3, H, W) and its classes (k,)."""
@@ -133,22 +116,12 @@ class LIME(Explainer):
         fill = self.explanandum.fill(self.fill, generator)(image[None])[0].expand_as(image)
         segments = self.superpixels(image)
         count = int(segments.max()) + 1
-        if self.form == "kernelshap":
-            kept, weights = coalitions(count, self.samples, generator)
-        else:
-            kept = torch.rand(self.samples, count, generator=generator) < 0.5
-            kept[0] = True
-        pixels, hidden = viewer.planes(image[None])[0], viewer.planes(fill[None])[0]
-        scores = torch.cat(
-            [
-                viewer.masked(pixels, hidden, part.to(image)[:, segments])[:, classes]
-                for part in torch.split(kept.to(image.device), self.batch_size)
-            ]
-        )
+        kept = torch.rand(self.samples, count, generator=generator) < 0.5
+        kept[0] = True
+        logits = kept_logits(viewer, image, fill, segments, kept)
+        scores = self.explanandum.to_probabilities(logits)[:, classes]
         kept, scores = kept.double(), scores.double().cpu()  # (N, S) and (N, k)
-        if self.form == "kernelshap":
-            found = shapley(kept, scores, weights)
-        elif self.form == "released":
+        if self.form == "released":
             found = ridge(kept, scores, kernel(1 - kept.mean(dim=1).sqrt()), self.alpha)
         else:
             energy = (image - fill).square().sum(dim=0).double().flatten().cpu()
@@ -211,56 +184,3 @@ def _centred(samples: Tensor, scores: Tensor, weights: Tensor) -> tuple[Tensor, 
     """Samples and scores minus their weighted means, which is equivalent to an intercept."""
     share = weights / weights.sum()
     return samples - share @ samples, scores - share @ scores
-
-
-def coalitions(count: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Subsets (N, S) bool of S players for `shapley` and their weights (N,), N = min(samples, 2^S).
-
-    The first subset is all players and the second the empty set. Both have weight 0, because
-    `shapley` treats them as constraints. If `samples` is large enough, all other subsets follow,
-    weighted by the Shapley kernel. Otherwise subsets are drawn in proportion to that kernel, each
-    followed by its complement, and have weight 1.
-
-    Args:
-        count: Number S of players, at least 1.
-        samples: Maximum number of subsets, at least 2.
-        generator: Source of the randomness, on the CPU.
-    """
-    ends = torch.tensor([[True], [False]]).expand(-1, count)
-    if 2**count <= samples:
-        codes = torch.arange(1, 2**count - 1)
-        kept = (codes[:, None] >> torch.arange(count)) % 2 == 1
-        weights = [
-            (count - 1) / (math.comb(count, size) * size * (count - size))
-            for size in kept.sum(dim=1).tolist()
-        ]
-    else:
-        sizes, pairs = torch.arange(1, count), samples // 2
-        mass = 1 / (sizes * (count - sizes))  # total kernel weight of the subsets of each size
-        drawn = 1 + torch.multinomial(mass, pairs, replacement=True, generator=generator)
-        places = torch.rand(pairs, count, generator=generator).argsort(dim=1)
-        half = places < drawn[:, None]
-        kept = torch.stack([half, ~half], dim=1).flatten(0, 1)[: samples - 2]
-        weights = [1.0] * len(kept)
-    return torch.cat([ends, kept]), torch.tensor([0.0, 0.0, *weights], dtype=torch.float64)
-
-
-def shapley(kept: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
-    """Shapley values (S, k), by weighted least squares from the scores of subsets of S players.
-
-    The sum of the values of a subset, plus the score of the empty set, approximates the score of
-    the subset. It is exact for the empty set, `scores[1]`, and for all players, `scores[0]`. If the
-    subsets do not determine the values, the solution closest to equal values is returned.
-
-    Args:
-        kept: Subsets (N, S) of 0 and 1, from `coalitions`.
-        scores: Scores (N, k) of the subsets.
-        weights: Weights (N,) of the subsets.
-    """
-    equal = (scores[0] - scores[1]) / kept.shape[1]  # (k,): all players have the same value
-    rest = scores - scores[1] - kept.sum(dim=1, keepdim=True) * equal
-    # Deviations from equal values must sum to 0: the least-norm solution for rows of mean 0 does.
-    rows = kept - kept.mean(dim=1, keepdim=True)
-    root = weights.sqrt()[:, None]
-    found: Tensor = torch.linalg.lstsq(root * rows, root * rest, driver="gelsd").solution
-    return equal + found
