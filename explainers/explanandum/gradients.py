@@ -1,6 +1,5 @@
 """Maps from gradients at the layers of a classifier, and the default layers."""
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,37 +13,6 @@ from explainers.explanandum.taps import tapped
 from explainers.functional.losses import log_odds
 
 TRIES = 40  # layers from the end that may be the last one with positions
-
-
-@torch.enable_grad()
-def activation_maps(
-    explanandum: Explanandum,
-    layer: str,
-    images: Tensor,
-    classes: Tensor,
-    weigh: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Class activation maps (B, k, H, W) >= 0 of classes (B, k), in the size of the images.
-
-    Args:
-        explanandum: The classifier.
-        layer: Name of the module whose output is weighted.
-        images: Images (B, 3, H, W) in [0, 1].
-        classes: Classes to explain, (B, k) int64.
-        weigh: Function from the features (B, C, h, w) and the gradients of the logit with respect
-            to them to weights (B, C).
-    """
-    with tapped(explanandum.model, [layer]) as taps:
-        logits = explanandum(images.detach())
-    layout, size = layouts.of(explanandum, layer), images.shape[-2:]
-    values = layout.to_maps(taps[layer].detach(), images.shape)
-    found = []
-    for column in classes.unbind(1):
-        score = logits.gather(1, column[:, None]).sum()
-        raw = torch.autograd.grad(score, taps[layer], retain_graph=True)[0]
-        weights = weigh(values, layout.to_maps(raw, images.shape))[:, :, None, None]  # (B, C, 1, 1)
-        found.append((weights * values).sum(dim=1).relu())
-    return F.interpolate(torch.stack(found, dim=1), size=size, mode="bilinear")
 
 
 class Evidence(NamedTuple):

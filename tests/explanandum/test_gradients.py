@@ -10,6 +10,7 @@ from explainers import Explanandum
 from explainers.explanandum import gradients
 from explainers.explanandum.features import NotDefinedError
 from explainers.explanandum.gradients import checked_layer, default_layer
+from explainers.explanandum.layer_maps import layer_maps
 from tests import planted
 
 KINDS = ("maps", "last", "tokens")
@@ -44,15 +45,16 @@ def images():
     return torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
 
 
-def test_activation_maps_are_the_positive_part_of_weighted_features(images):
+def test_layer_maps_are_the_positive_part_of_combined_features(images):
     seen = []
 
-    def weigh(values, grads):
+    def combine(values, grads):
         seen.append((values, grads))
-        return torch.tensor([[1.0, -0.5, 0.0], [-1.0, 0.0, 0.0]])
+        weights = torch.tensor([[1.0, -0.5, 0.0], [-1.0, 0.0, 0.0]])
+        return (weights[:, :, None, None] * values).sum(dim=1)
 
     classes = torch.tensor([[0, 1], [1, 1]])
-    found = gradients.activation_maps(two_stages(), "coarse", images, classes, weigh)
+    found = layer_maps(two_stages(), "coarse", images, classes, combine)
     coarse = F.avg_pool2d(images, 2)
     for column, (values, grads) in enumerate(seen):
         assert torch.equal(values, coarse)
@@ -70,12 +72,12 @@ def test_one_forward_pass_serves_all_classes_and_builds_no_graph_before_the_laye
     assert explanandum.layers  # the trial is over
     outputs = []
     explanandum.model.fine.register_forward_hook(lambda *call: outputs.append(call[2]))
-    gradients.activation_maps(
+    layer_maps(
         explanandum,
         "act",
         images.requires_grad_(),
         torch.tensor([[0, 1, 0]] * 2),
-        lambda values, grads: grads.mean(dim=(2, 3)),
+        lambda values, grads: (grads * values).sum(dim=1),
     )
     assert len(outputs) == 1
     assert not outputs[0].requires_grad
@@ -171,8 +173,8 @@ def test_maps_are_the_same_whatever_the_layout_of_the_layer(size):
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([[0, 3], [2, 1]])
     found = [
-        gradients.activation_maps(
-            turned(), layer, images, classes, lambda values, grads: (values * grads).mean((2, 3))
+        layer_maps(
+            turned(), layer, images, classes, lambda values, grads: (values * grads).sum(dim=1)
         )
         for layer in KINDS
     ]

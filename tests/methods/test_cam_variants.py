@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from explainers import Explanandum
-from explainers.methods.cam import GradCAM
-from explainers.methods.cam_variants import HiResCAM, LayerCAM, XGradCAM
+from explainers.methods.cam import GradCAM, HiResCAM, LayerCAM, XGradCAM
 from tests import planted
 
 ALL = [LayerCAM, HiResCAM, XGradCAM]
