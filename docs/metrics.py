@@ -25,7 +25,7 @@ lower (↓) is better. "Blind to" says what a metric cannot tell, and therefore 
 No metric knows the truth: use several that are blind to different things.
 """
 FAMILIES = {
-    "Metrics that show altered images to the classifier": "They ask which pixels its decision needs.",
+    "Metrics that show altered images to the classifier": "They ask which pixels decide.",
     "Metrics that compare the map with the object": "They need masks, boxes or parts of objects.",
     "Metrics that explain again": "They compare maps of other images, classes, seeds or weights.",
     "Metrics of the map, its cost, or the classifier": "They do not ask whether the map is right.",
