@@ -114,8 +114,9 @@ class CurveMetric(PerImageMetric):
     def keep(self, name: str, setting: Curve, points: Tensor, pixels: int) -> None:
         """Keeps the curves (B, n + 1) of a column, see `PerImageMetric`."""
         if self.draws is None:
-            counts = torch.tensor(setting.replaced(pixels), dtype=torch.float64)
-            self.curves[name] = (counts - counts[0]).abs() / pixels, points
+            filled = torch.tensor(setting.replaced(pixels), dtype=torch.float64)
+            changed = filled if setting.start == "image" else pixels - filled
+            self.curves[name] = changed / pixels, points
 
 
 def curve_values(found: Responses, value: Value, targets: Tensor) -> Tensor:
