@@ -102,17 +102,20 @@ class CurveMetric(PerImageMetric):
             for curve in found[:count]
         ]
 
-    def area(self, name: str, setting: Curve, points: Tensor, pixels: int) -> Tensor:
-        """Areas (B,) under curves (B, n + 1), or the mean of their drawn points.
-
-        The curves of a column `name` of images of `pixels` pixels are kept, unless points were
-        drawn.
-        """
-        self.keep(name, setting, points, pixels)
+    def area(self, points: Tensor) -> Tensor:
+        """Areas (B,) under curves (B, n + 1), or the mean of their drawn points."""
         return curves.auc(points, "trapezoid" if self.draws is None else "mean")
 
+    def kept_area(self, name: str, setting: Curve, points: Tensor, pixels: int) -> Tensor:
+        """Areas (B,) under the curves of a column, which are kept; see `area` and `keep`."""
+        self.keep(name, setting, points, pixels)
+        return self.area(points)
+
     def keep(self, name: str, setting: Curve, points: Tensor, pixels: int) -> None:
-        """Keeps the curves (B, n + 1) of a column, see `PerImageMetric`."""
+        """Keeps the curves (B, n + 1) of a column for images of `pixels` pixels.
+
+        They are in `curves` until the next batch. Nothing is kept if points were drawn.
+        """
         if self.draws is None:
             filled = torch.tensor(setting.replaced(pixels), dtype=torch.float64)
             changed = filled if setting.start == "image" else pixels - filled

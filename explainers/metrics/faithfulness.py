@@ -116,7 +116,7 @@ class RISECurves(CurveMetric):
         settings = [replace(deletion, start="fill", fill=self.insertion_fill), deletion]
         found = self.run(settings, images, maps, targets, explanandum)
         areas = [
-            self.area(name, setting, curve.probability, maps[0].numel())
+            self.kept_area(name, setting, curve.probability, maps[0].numel())
             for name, setting, curve in zip(self.names[:2], settings, found, strict=True)
         ]
         return dict(zip(self.names, (*areas, areas[0] - areas[1]), strict=True))
@@ -189,7 +189,7 @@ class SLOCCurves(CurveMetric):
             "INS": (last, least.probability),
         }
         size = maps[0].numel()
-        areas = {name: 100 * self.area(name, *each, size) for name, each in heights.items()}
+        areas = {name: 100 * self.kept_area(name, *each, size) for name, each in heights.items()}
         return areas | {"NPD": areas["NEG"] - areas["POS"], "IDD": areas["INS"] - areas["DEL"]}
 
 
@@ -274,7 +274,7 @@ class CurveAUC(CurveMetric):
         seed, options = self.fill_options["seed"], self.area_options
         found = self.run(settings, images, maps, targets, explanandum, seed)
         values = torch.stack([curve_values(c, self.value, targets) for c in found]).mean(dim=0)
-        mean = self.area(self.names[0], whole, values, maps[0].numel())
+        mean = self.kept_area(self.names[0], whole, values, maps[0].numel())
         if self.draws is not None:
             return {self.names[0]: mean}
         start, end = options["part"]
