@@ -19,6 +19,7 @@ from PIL import Image
 FOLDER, ABOUT = "kept", "about.json"
 PACK = 256  # images in a file, once a run has ended
 SIDE = 224  # longest side of a kept photograph, in pixels
+TINY = 64  # side up to which a photograph is kept without loss
 
 Pixels = NDArray[np.float32]
 Curves = dict[str, Pixels]  # by column: (2, n + 1), the share of changed pixels and the height
@@ -153,7 +154,7 @@ def photo(image: NDArray[np.uint8]) -> bytes:
     picture = Image.fromarray(image)
     picture.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
-    picture.save(file, "WEBP", quality=85)
+    picture.save(file, "WEBP", quality=85, lossless=max(picture.size) <= TINY)
     return file.getvalue()
 
 

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 RANKS = [
-    {"trainingstate", "mapstore"},
+    {"trainingstate", "mapstore", "arrays"},
     {"functional", "optimizers", "files", "options", "naming", "finite", "resuming", "cost"},
     {"trust", "monitor"},
     {"reading"},

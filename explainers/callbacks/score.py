@@ -152,13 +152,13 @@ class Score(Callback):
 
     def _build(self, explanandum: Explanandum) -> dict[str, Explainer]:
         methods = {name: load_beside(explanandum, path) for name, path in self.checkpoints.items()}
-        self._undefined: list[str] = []
+        self._undefined: dict[str, str] = {}
         for name, factory in self.methods.items():
             try:
                 methods[name] = factory(explanandum)
             except NotDefinedError as error:
                 rank_zero_warn(f"{name} is left out: {error}")
-                self._undefined.append(name)
+                self._undefined[name] = str(error)
         return methods
 
     def _begin(self, trainer: Trainer, batch: dict[str, Any]) -> ScoreFile:
@@ -176,6 +176,7 @@ class Score(Callback):
             "data": {**self._data.settings, "image_size": list(self._size)},
             "precision": trainer.precision,
         }
+        self._data.check_stored(self._explainers)
         self._panels = Panels(self._folder / "panels.png", self.panels, self._explainers)
         self._file = file = ScoreFile(
             self._folder, settings, trainer.global_rank, trainer.world_size
@@ -277,6 +278,7 @@ class Score(Callback):
             "versions": versions(),
         }
         text = report.page(summary, rows, self._used, self._explainers, self._size)
+        text += "".join(f"\n{n} is left out: {why}\n" for n, why in self._undefined.items())
         if skipped:
             text += f"\n{len(skipped)} images could not be read and are left out: see errors.csv\n"
         write_origin(trainer, self._folder)

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from explainers.base import Explainer
 from explainers.evaluation.provenance import describe_data
+from explainers.methods.stored import StoredMaps
 
 
 class DataImages:
@@ -38,6 +40,13 @@ class DataImages:
                 name: value for name, value in arguments.items() if name != "limit"
             }
         return some
+
+    def check_stored(self, explainers: Mapping[str, Explainer]) -> None:
+        """Refuses stored maps that cannot be those of the images, see `StoredMaps.expect`."""
+        names = [] if self._source is None else list(self._source.names)
+        for explainer in explainers.values():
+            if isinstance(explainer, StoredMaps):
+                explainer.expect(names, self.settings)
 
     def identity(self, index: int | None) -> str:
         """Hash of what tells an image from others: its name and, for files, its size and label."""

@@ -39,8 +39,11 @@ def write(folders: Sequence[Path], out: Path, over_runs: bool = False) -> str:
 
     Raises:
         FileNotFoundError: If a folder holds no finished test.
-        ValueError: If there are fewer than two runs for a table over runs.
+        ValueError: If a run is named twice, or there are fewer than two for a table over runs.
     """
+    places = [folder.resolve() for folder in folders]
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise ValueError(f"{twice} is named twice: a run counts once")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
     )

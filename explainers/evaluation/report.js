@@ -2,7 +2,8 @@
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells], body = table.tBodies[0];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-    const down = head.getAttribute("aria-sort") !== "descending";
+    const now = head.getAttribute("aria-sort"), best = head.textContent.includes("↓") ? "ascending" : "descending";
+    const down = (now === null ? best : now === "descending" ? "ascending" : "descending") === "descending";
     heads.forEach(each => each.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const value = row => row.cells[column].dataset.value;

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import io
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from explainers import mapstore
+from explainers import arrays, mapstore
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
 from explainers.explanandum.weights import fingerprint
 from explainers.functional import masking, planes
 
-ARRAYS, PICTURES = (".npy", ".npz"), (".png", ".webp", ".tif", ".tiff", ".bmp")
-FAR = 0.1  # mean difference of two photographs in [0, 1] from which on they are different images
+FAR = 0.02  # mean difference of small copies in [0, 1] from which on images are different ones
+PREPARATION = ("resize", "crop_pct", "interpolation")  # arguments of the data that cut the images
 
 Found = dict[tuple[int, ...], NDArray[np.float32]]  # maps by the classes that they explain
 
@@ -35,7 +37,8 @@ class StoredMaps(Explainer):
         - Folder of a prediction: the maps and the classes of each image, as its files say.
         - Any other folder: for the image `cats/1.jpg`, the file `cats/1.jpg.npy`, `cats/1.npy`, or
           the same with another ending: .npz (with one array), .png, .webp, .tif or .bmp (gray, 8 or
-          16 bits). Such maps are taken as those of the target that is asked for.
+          16 bits). Such maps are taken as those of the target that is asked for. They must be those
+          of the images as they are prepared now, which nothing but their size can tell.
         - Folder of a zarr group (with `pip install zarr`): arrays of these names, without ending.
 
     Args:
@@ -79,10 +82,46 @@ class StoredMaps(Explainer):
         self.is_mask = bool(is_mask)
         self._kept = mapstore.places(self._folder)
         self._predicted = _predicted(self._folder)
-        self._taken: dict[Path, str] = {}  # file of each image, as no two may share one
+        if not any(path.is_file() for path in self._folder.rglob("*")):
+            raise ValueError(f"{folder} is empty: expected maps, named after the images")
+        self._made = run.get("settings") or _json(self._folder / "predict.json")
+        made = self._made.get("explanandum", {}).get("weights")
+        if made not in (None, fingerprint(self.explanandum)):
+            rank_zero_warn(
+                f"the maps in {folder} explain another classifier than the one that scores them: "
+                "their weights differ"
+            )
         self._known: tuple[Tensor, list[str]] = torch.empty(0), []
         # Part of the weights' hash, so that a folder with other maps is another method.
         self.register_buffer("listing", _listing(self._folder))
+
+    def expect(self, names: Sequence[str], data: Mapping[str, Any]) -> None:
+        """Checks that no two images of a test share a map, and how the images were prepared.
+
+        Args:
+            names: Names of all images.
+            data: Settings of the data, see `provenance.describe_data`.
+
+        Raises:
+            ValueError: If two images share a map, or maps of a run or a prediction are those of
+                images that were cut in another way.
+        """
+        if self.method is None and not self._predicted:
+            stems: dict[str, str] = {}
+            for name in names:
+                other = stems.setdefault(_stem(name), name)
+                if other != name and any(map(self._candidates, (name, other))):
+                    raise ValueError(
+                        f"{self._folder} has a map named after both {other!r} and {name!r}: give "
+                        "each its own, with the image's whole name before .npy"
+                    )
+        made, now = (each.get("arguments", {}) for each in (self._made.get("data", {}), data))
+        for key in PREPARATION:
+            if key in made and key in now and made[key] != now[key]:
+                raise ValueError(
+                    f"the images of {self._folder} were prepared with {key}: {made[key]}, those of "
+                    f"this test with {now[key]}: set --data.init_args.{key} {made[key]}"
+                )
 
     def _row(self, run: dict[str, Any]) -> str:
         methods: list[str] = run["methods"]
@@ -91,12 +130,6 @@ class StoredMaps(Explainer):
             raise ValueError(
                 f"{self._folder} has the methods {', '.join(methods)}: set `method` to one of "
                 f"them, got {self.method!r}"
-            )
-        made = run["settings"]["explanandum"]["weights"]
-        if made != fingerprint(self.explanandum):
-            rank_zero_warn(
-                f"the maps of {row} in {self._folder} explain another classifier than "
-                "the one that scores them: their weights differ"
             )
         return row
 
@@ -121,7 +154,12 @@ class StoredMaps(Explainer):
     def _map(self, name: str, image: Tensor, classes: tuple[int, ...]) -> Tensor:
         found = self._find(name, image)
         if found is None:
-            raise ValueError(f"{self._folder} holds no map of {name!r}")
+            raise ValueError(
+                f"{self._folder} holds no map of {name!r}: expected {name}.npy, {_stem(name)}.npy "
+                "or the like"
+                if self.method is None
+                else f"{self._folder} holds no map of {name!r}"
+            )
         values = found.get(classes, found.get((-1,)))
         if values is None and all((c,) in found for c in classes):
             several = torch.stack([torch.from_numpy(found[(c,)]) for c in classes])
@@ -172,7 +210,7 @@ class StoredMaps(Explainer):
         file = self._predicted.get(name.encode("utf-8", "backslashreplace").decode("utf-8"))
         if file is None:
             return None
-        values = _array(self._folder / f"{file}.npy")
+        values = arrays.read_map(self._folder / f"{file}.npy")
         lines = (self._folder / f"{file}.classes.txt").read_text("utf-8").splitlines()
         classes = [self.explanandum.class_names.index(line) for line in lines]
         if values.ndim == 2:
@@ -185,27 +223,36 @@ class StoredMaps(Explainer):
         except ImportError:
             raise ValueError(f"{self._folder} is a zarr: pip install zarr") from None
         group: Any = zarr.open_group(self._folder, mode="r")
-        for key in (name, str(Path(name).with_suffix(""))):
+        for key in (name, _stem(name)):
             if key in group:
-                self._take(Path(key), name)
-                return {(-1,): _checked(np.asarray(group[key]), f"{self._folder}/{key}")}
+                return {(-1,): arrays.checked(np.asarray(group[key]), f"{self._folder}/{key}")}
         return None
 
     def _of_file(self, name: str) -> Found | None:
-        for base in (name, str(Path(name).with_suffix(""))):
-            for ending in (*ARRAYS, *PICTURES):
-                path = self._folder / (base + ending)
-                if path.is_file() and path.resolve().is_relative_to(self._folder.resolve()):
-                    self._take(path, name)
-                    return {(-1,): _array(path)}
-        return None
+        found = self._candidates(name)
+        if len(found) > 1:
+            raise ValueError(f"{name!r} has several maps, {found[0]} and {found[1]}: keep one")
+        return {(-1,): arrays.read_map(found[0])} if found else None
 
-    def _take(self, path: Path, name: str) -> None:
-        if self._taken.setdefault(path, name) != name:
-            raise ValueError(
-                f"{path} would be the map of both {self._taken[path]!r} and {name!r}: give each "
-                "its own file, with the image's whole name before .npy"
-            )
+    def _candidates(self, name: str) -> list[Path]:
+        """Files that may be the map of an image; those with its whole name go first."""
+        home = self._folder.resolve()
+        for base in (name, _stem(name)):
+            paths = [
+                self._folder / (base + ending) for ending in (*arrays.ARRAYS, *arrays.PICTURES)
+            ]
+            found = [p for p in paths if p.is_file() and p.resolve().is_relative_to(home)]
+            if found:
+                return found
+        return []
+
+
+def _stem(name: str) -> str:
+    return str(Path(name).with_suffix("")) if Path(name).name else name
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _predicted(folder: Path) -> dict[str, str]:
@@ -218,41 +265,12 @@ def _predicted(folder: Path) -> dict[str, str]:
 
 
 def _listing(folder: Path) -> Tensor:
-    """Hash (32,) uint8 of the names and sizes of all files in a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    text = "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
-    return torch.tensor(
-        list(hashlib.sha256(text.encode("utf-8", "replace")).digest()), dtype=torch.uint8
-    )
-
-
-def _array(path: Path) -> NDArray[np.float32]:
-    """The array in a file, or the gray values of a picture in [0, 1]."""
-    if path.suffix in PICTURES:
-        with Image.open(path) as picture:
-            deep = picture.mode.startswith("I")
-            values = np.asarray(picture if deep else picture.convert("L"), dtype=np.float32)
-        return _checked(values / (65535 if deep else 255), str(path))
-    try:
-        content = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as an array of numbers: {error}") from None
-    if path.suffix == ".npz":
-        if len(content.files) != 1:
-            raise ValueError(f"{path} must hold one array, has {content.files}")
-        content = content[content.files[0]]
-    return _checked(content, str(path))
-
-
-def _checked(values: NDArray[Any], place: str) -> NDArray[np.float32]:
-    """An array (H, W), or (1, H, W), or (k, H, W) of a prediction, as float32."""
-    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
-        values = values[0] if values.shape[0] == 1 else values[..., 0]
-    if values.ndim not in (2, 3) or values.dtype.kind not in "fiub":
-        raise ValueError(
-            f"{place} must be a map (H, W) of numbers, is {values.shape} {values.dtype}"
-        )
-    return np.ascontiguousarray(values, dtype=np.float32)
+    """Hash (32,) uint8 of the names and contents of all files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        digest.update(f"{path.relative_to(folder)}\n".encode("utf-8", "replace"))
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def _alike(photo: bytes, image: Tensor) -> bool:
@@ -260,7 +278,7 @@ def _alike(photo: bytes, image: Tensor) -> bool:
     pixels = image.clamp(0, 1).mul(255).byte().permute(1, 2, 0).cpu().numpy()
     with Image.open(io.BytesIO(photo)) as kept:
         small = [
-            np.asarray(each.convert("RGB").resize((16, 16)), dtype=np.float32)
+            np.asarray(each.convert("RGB").resize((32, 32)), dtype=np.float32)
             for each in (kept, Image.fromarray(pixels))
         ]
     return float(np.abs(small[0] - small[1]).mean()) / 255 < FAR

@@ -138,3 +138,8 @@ def test_fifty_images_of_ten_methods_are_below_ten_megabytes(tmp_path, monkeypat
 def test_what_is_no_run_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no summary\.json: a report is made of the"):
         html.write([tmp_path], tmp_path / "report.html")
+
+
+def test_a_run_counts_once(tmp_path):
+    with pytest.raises(ValueError, match="named twice"):
+        html.write([tmp_path, tmp_path / "." / "x" / ".."], tmp_path / "out.html")

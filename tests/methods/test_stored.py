@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -174,15 +175,36 @@ def test_a_map_that_lacks_or_does_not_fit_is_told(tmp_path):
 def test_one_file_is_the_map_of_one_image(tmp_path):
     save(tmp_path / "cats/1.npy", np.ones((8, 8)))
     method = stored(tmp_path)
-    method.attribute(BATCH["image"][:1], TARGETS[:1])
-    method.observe(BATCH | {"name": ["cats/1.png", "b", "c"]})
-    with pytest.raises(ValueError, match="would be the map of both"):
+    method.expect(["cats/1.jpg", "cats/2.jpg", "cats/2.png"], {})
+    with pytest.raises(ValueError, match=r"both 'cats/1.jpg' and 'cats/1.png'"):
+        method.expect(["cats/1.jpg", "cats/1.png"], {})
+    save(tmp_path / "cats/1.png", np.ones((8, 8), np.uint8))
+    with pytest.raises(ValueError, match="several maps"):
         method.attribute(BATCH["image"][:1], TARGETS[:1])
+
+
+def test_images_that_are_cut_in_another_way_are_refused(tmp_path):
+    save(tmp_path / "3.npy", np.ones((8, 8)))
+    made = {"data": {"arguments": {"resize": "squash", "seed": 0}}}
+    (tmp_path / "predict.json").write_text(json.dumps(made))
+    method = stored(tmp_path)
+    method.expect(["3"], {"arguments": {"resize": "squash", "seed": 1}})
+    method.expect(["3"], {"class": "Scenes"})
+    with pytest.raises(ValueError, match="prepared with resize: squash"):
+        method.expect(["3"], {"arguments": {"resize": "crop"}})
+
+
+def test_pictures_in_colors_are_refused(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[0, 0, 0] = 200
+    save(tmp_path / "3.png", pixels)
+    with pytest.raises(ValueError, match="in colors"):
+        stored(tmp_path).attribute(BATCH["image"][2:], TARGETS[:1])
 
 
 def test_names_do_not_lead_out_of_the_folder(tmp_path):
     save(tmp_path / "secret.npy", np.ones((8, 8)))
-    (tmp_path / "maps").mkdir()
+    save(tmp_path / "maps" / "other.npy", np.ones((8, 8)))
     method = stored(tmp_path / "maps")
     method.observe(BATCH | {"name": ["../secret", "b", "c"]})
     with pytest.raises(ValueError, match="holds no map"):
@@ -194,12 +216,14 @@ def test_folders_without_maps(tmp_path):
         StoredMaps(planted.explanandum(), str(tmp_path / "none"))
     with pytest.raises(ValueError, match="is no run folder with kept maps"):
         StoredMaps(planted.explanandum(), str(tmp_path), method="rise")
+    with pytest.raises(ValueError, match="is empty"):
+        StoredMaps(planted.explanandum(), str(tmp_path))
 
 
 def test_other_maps_are_another_method(tmp_path):
     save(tmp_path / "3.npy", np.ones((8, 8)))
     before = StoredMaps(planted.explanandum(), str(tmp_path)).listing
-    save(tmp_path / "4.npy", np.ones((8, 8)))
+    save(tmp_path / "3.npy", np.zeros((8, 8)))
     assert not torch.equal(before, StoredMaps(planted.explanandum(), str(tmp_path)).listing)
 
 
