@@ -42,7 +42,8 @@ def given(flags: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
         keys = name.split(".")
         if word.startswith("--") and keys[0] in groups and (equals or following[:2] != "--"):
             content = yaml.safe_load(value if equals else following)
-            keys = [*keys, "class_path"] if keys == ["model"] else keys
+            is_class = isinstance(content, str) and keys in (["model"], ["trainer", "logger"])
+            keys = [*keys, "class_path"] if is_class else keys
             for key in reversed(keys):
                 content = {key: content}
             config = merge(config, content)
@@ -187,8 +188,8 @@ def settle(config: dict[str, Any], flags: Sequence[str], command: str) -> dict[s
     trainer = {**_dict(config, "trainer"), "default_root_dir": below}
     if below != root:  # the configuration is the fit's, and so are its loggers
         trainer["logger"] = False
-    named = _dict(final, "trainer").get("logger")
-    if isinstance(named, str) and named.endswith("Logger"):  # a flag, which has no folder yet
+    named = _dict(_dict(given(flags, GROUPS), "trainer"), "logger").get("class_path")
+    if named is not None:  # the logger of a flag has no folder yet
         trainer["logger"] = {"class_path": named}
     config, root = {**config, "trainer": trainer}, below
     _place(config, root)

@@ -185,3 +185,16 @@ def test_rows_that_cannot_be_are_named():
         configfiles.compared({}, [], ["../../etc"])
     with pytest.raises(ValueError, match="names a row twice"):
         configfiles.compared({}, [], ["sloc", "a/last.ckpt", "b/a.ckpt"])
+
+
+@pytest.mark.parametrize("more", [[], ["--trainer.logger.init_args.project", "p"]])
+def test_the_logger_of_a_flag_writes_into_the_run_folder(more):
+    flags = ["--trainer.logger", "a.BLogger", *more, "--out", "here"]
+    for command in ("fit", "test"):
+        merged = configfiles.settle({"trainer": {"logger": False}}, flags, command)
+        assert merged["trainer"]["logger"] == {
+            "class_path": "a.BLogger",
+            "init_args": {"save_dir": "here"},
+        }
+    off = configfiles.settle({}, ["--trainer.logger", "false", "--out", "here"], "fit")
+    assert "logger" not in off["trainer"]

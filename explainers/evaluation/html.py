@@ -62,7 +62,7 @@ def write(folders: Sequence[Path], out: Path, over_runs: bool = False) -> str:
         for table in tables
     ]
     page = environment.get_template("report.html").render(
-        runs=runs, over=over, common=_common(runs)
+        runs=runs, over=over, common=_common(runs), few=FEW
     )
     write_atomically(out, page)
     return aggregate.markdown(tables)
