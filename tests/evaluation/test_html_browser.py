@@ -29,8 +29,8 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def page(browser, tmp_path_factory):
-    """Opens the page of a run of two methods and three images, the second with an evil name."""
+def address(tmp_path_factory):
+    """Address of the page of a run of two methods and three images, the second of an evil name."""
     up = np.tile(np.arange(32.0), (32, 1))  # the right half matters most
     maps = {"a": up, "b": 1 - up}
     entries = [
@@ -40,7 +40,18 @@ def page(browser, tmp_path_factory):
     ]
     folder = kept_run.run(tmp_path_factory.mktemp("run"), entries, ["a", "b"], SCORES)
     html.write([folder], folder / "report.html")
-    browser.get((folder / "report.html").as_uri())
+    return (folder / "report.html").as_uri()
+
+
+@pytest.fixture
+def page(browser, address):
+    """Opens the page anew, in a wide window, with nothing in the logs."""
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.set_window_size(1280, 1000)
+    browser.get("about:blank")
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(address)
     return browser
 
 

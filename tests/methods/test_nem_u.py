@@ -1,6 +1,8 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
+from torch.nn import functional as F
 
 from explainers import Explanandum
 from explainers.methods.nem_u import NEMU
@@ -24,14 +26,28 @@ def test_terms_by_hand():
     assert terms["area"].item() == pytest.approx(0.5 * 1.25 / 4)
 
 
+class Quadrant(nn.Module):
+    """Its layer sees the brightness of the first quadrant, and a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.look = nn.Identity()
+
+    def forward(self, images):
+        seen = images.mean(dim=1, keepdim=True) * planted.quadrant_masks(32, 32)[0]
+        maps = F.avg_pool2d(seen, 4)
+        found = self.look(torch.cat([maps, torch.full_like(maps, 0.5)], dim=1))
+        return torch.cat([found, -found], dim=1).mean(dim=(2, 3))
+
+
 def test_its_masks_shrink_to_what_the_representation_needs():
-    """With a layer that sees one quadrant's brightness and a constant, the rest can go."""
+    """All but the first quadrant can go; its brightness cannot, beside the constant."""
     torch.manual_seed(0)
-    method = NEMU(planted.explanandum("vit"), layer="block", area=0.2, **SMALL)
+    subject = Explanandum(Quadrant(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 32])
+    method = NEMU(subject, layer="look", area=0.2, **SMALL)
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-2)
     for step in range(60):
         images, _ = planted.scenes(4, seed=step + 1)
-        images = images * planted.quadrant_masks(32, 32)[0]  # nothing but the first quadrant
         loss = sum(method.loss_terms({"image": images}, torch.Generator()).values())
         optimizer.zero_grad()
         loss.backward()
@@ -39,7 +55,7 @@ def test_its_masks_shrink_to_what_the_representation_needs():
     with torch.no_grad():
         masks = method.eval().attribute(images, torch.ones(4, 4, dtype=torch.bool))
     inside, outside = masks[:, :16, :16].mean(), masks[:, 16:, 16:].mean()
-    assert inside > 3 * outside
+    assert inside > 5 * outside  # 16 to 67 times, over four seeds
     assert 0 <= masks.min() <= masks.max() <= 1
 
 
