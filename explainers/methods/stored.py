@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,14 +108,15 @@ class StoredMaps(Explainer):
                 images that were cut in another way.
         """
         if self.method is None and not self._predicted:
-            stems: dict[str, str] = {}
+            owners: dict[Path, str] = {}
+            alike = Counter(map(_stem, names))
             for name in names:
-                other = stems.setdefault(_stem(name), name)
-                if other != name and any(map(self._candidates, (name, other))):
-                    raise ValueError(
-                        f"{self._folder} has a map named after both {other!r} and {name!r}: give "
-                        "each its own, with the image's whole name before .npy"
-                    )
+                for path in self._candidates(name) if alike[_stem(name)] > 1 else ():
+                    if (other := owners.setdefault(path, name)) != name:
+                        raise ValueError(
+                            f"{path} is named after both {other!r} and {name!r}: give each its "
+                            "own map, with the image's whole name before .npy"
+                        )
         made, now = (each.get("arguments", {}) for each in (self._made.get("data", {}), data))
         for key in PREPARATION:
             if key in made and key in now and made[key] != now[key]:
@@ -223,9 +225,9 @@ class StoredMaps(Explainer):
         except ImportError:
             raise ValueError(f"{self._folder} is a zarr: pip install zarr") from None
         group: Any = zarr.open_group(self._folder, mode="r")
-        for key in (name, _stem(name)):
-            if key in group:
-                return {(-1,): arrays.checked(np.asarray(group[key]), f"{self._folder}/{key}")}
+        for key in self._candidates(name):
+            values = np.asarray(group[str(key.relative_to(self._folder))])
+            return {(-1,): arrays.checked(values, str(key))}
         return None
 
     def _of_file(self, name: str) -> Found | None:
@@ -235,14 +237,17 @@ class StoredMaps(Explainer):
         return {(-1,): arrays.read_map(found[0])} if found else None
 
     def _candidates(self, name: str) -> list[Path]:
-        """Files that may be the map of an image; those with its whole name go first."""
+        """Files, or the array of a zarr, that may be the map; the whole name goes first."""
         home = self._folder.resolve()
         for base in (name, _stem(name)):
-            paths = [
-                self._folder / (base + ending) for ending in (*arrays.ARRAYS, *arrays.PICTURES)
-            ]
-            found = [p for p in paths if p.is_file() and p.resolve().is_relative_to(home)]
-            if found:
+            inside = self._folder / base
+            if not inside.resolve().is_relative_to(home):
+                continue
+            if any((inside / file).is_file() for file in ("zarr.json", ".zarray")):
+                return [inside]
+            endings = (*arrays.ARRAYS, *arrays.PICTURES)
+            paths = [self._folder / (base + ending) for ending in endings]
+            if found := [path for path in paths if path.is_file()]:
                 return found
         return []
 

@@ -146,6 +146,9 @@ def test_arrays_of_a_zarr(tmp_path):
     group.create_array("cats/1.jpg", data=given)
     found = stored(tmp_path / "maps.zarr").attribute(BATCH["image"][:1], TARGETS[:1])[0]
     np.testing.assert_array_equal(found.numpy(), given)
+    group.create_array("cats/2", data=given)
+    with pytest.raises(ValueError, match=r"both 'cats/2.jpg' and 'cats/2.png'"):
+        stored(tmp_path / "maps.zarr").expect(["cats/2.jpg", "cats/2.png"], {})
 
 
 def test_images_that_were_not_observed_have_no_map(tmp_path):
@@ -178,6 +181,13 @@ def test_one_file_is_the_map_of_one_image(tmp_path):
     method.expect(["cats/1.jpg", "cats/2.jpg", "cats/2.png"], {})
     with pytest.raises(ValueError, match=r"both 'cats/1.jpg' and 'cats/1.png'"):
         method.expect(["cats/1.jpg", "cats/1.png"], {})
+    for name in ("2.jpg", "2.png"):
+        save(tmp_path / f"cats/{name}.npy", np.ones((8, 8)))
+    method.expect(["cats/2.jpg", "cats/2.png"], {})  # each has its own
+    save(tmp_path / "cats/2.npy", np.ones((8, 8)))
+    method.expect(["cats/2.jpg", "cats/2.png"], {})
+    with pytest.raises(ValueError, match=r"both 'cats/2.gif' and 'cats/2.bmp'"):
+        method.expect(["cats/2.jpg", "cats/2.gif", "cats/2.bmp"], {})
     save(tmp_path / "cats/1.png", np.ones((8, 8), np.uint8))
     with pytest.raises(ValueError, match="several maps"):
         method.attribute(BATCH["image"][:1], TARGETS[:1])
