@@ -11,6 +11,7 @@ from scipy import stats
 from explainers.evaluation import scorefile
 from explainers.evaluation.sanity import SANITY
 from explainers.evaluation.summary import columns_by_method
+from explainers.evaluation.table import aligned
 from explainers.metrics.ranking import favored
 from explainers.metrics.statistics import Array, holm, known_differences, signed_rank
 
@@ -174,7 +175,7 @@ def _combined(within: Sequence[Mapping[Pair, tuple[float, float]]]) -> dict[Pair
 
 def markdown(tables: Sequence[Mapping[str, Any]]) -> str:
     """The tables over runs as aligned Markdown, each with a note on what it says."""
-    return "\n\n".join(f"{_aligned(cells(table))}\n\n{note(table)}" for table in tables)
+    return "\n\n".join(f"{aligned(cells(table))}\n\n{note(table)}" for table in tables)
 
 
 def cells(table: Mapping[str, Any]) -> list[list[str]]:
@@ -206,13 +207,3 @@ def note(table: Mapping[str, Any]) -> str:
     if any(row["count"] < len(table["runs"]) for row in table["rows"]):
         text += f"; {MISSING}: missing in a run, so that means are over different runs"
     return text
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        for row in (rows[0], rule, *rows[1:])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

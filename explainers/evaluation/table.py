@@ -45,8 +45,7 @@ def table(summary: dict[str, Any], marked: Sequence[str] = ()) -> str:
         ]
         for name, row in methods.items()
     ]
-    rule = ["-", *("-:" for _ in figures)]
-    text = _markdown([head, rule, *body])
+    text = aligned([head, *body])
     notes = []
     if 0 < largest < FEW:
         images = "1 image is" if largest == 1 else f"{largest} images are"
@@ -142,7 +141,7 @@ def rank_table(summary: dict[str, Any]) -> str:
         ["critical difference", *(f"{r['critical_difference']:.2f}" for r in ranks.values())]
     )
     rows.append(["Friedman's p", *("-" if r["p"] is None else _p(r["p"]) for r in ranks.values())])
-    text = _markdown([["mean rank (1 is best)", *ranks], ["-", *("-:" for _ in ranks)], *rows])
+    text = aligned([["mean rank (1 is best)", *ranks], *rows])
     notes = ["mean ranks that differ by the critical difference or more: Nemenyi's test, p < 0.05"]
     notes += [
         f"{name}: {each['left_out']} images are left out of the ranks, as a method has no value"
@@ -165,7 +164,7 @@ def agreement_table(summary: dict[str, Any]) -> str:
     rows = [
         [a, *("-" if matrix[a][b] is None else f"{matrix[a][b]:.2f}" for b in names)] for a in names
     ]
-    text = _markdown([["agreement", *names], ["-", *("-:" for _ in names)], *rows])
+    text = aligned([["agreement", *names], *rows])
     return (
         f"{text}\n\nagreement: Spearman's correlation of the methods' ranks within each image; "
         "1: two figures always order the methods alike"
@@ -211,12 +210,13 @@ def _split(lines: list[str], families: Mapping[str, str], width: int) -> str:
                 left = room
             blocks[-1].append(i)
             left -= widths[i]
-    return "\n\n".join(_markdown([[row[i] for i in (0, *own)] for row in rows]) for own in blocks)
+    rows.pop(1)  # the rule, which each block has anew
+    return "\n\n".join(aligned([[row[i] for i in (0, *own)] for row in rows]) for own in blocks)
 
 
-def _markdown(rows: list[list[str]]) -> str:
-    """Aligned Markdown table of a head, a rule with "-:" for each number, and further rows."""
-    head, rule, *body = rows
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned Markdown table of a head and further rows, with numbers on the right."""
+    head, *body = rows
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(
