@@ -49,3 +49,18 @@ def check_names(name: str, value: Any) -> None:
     texts = not isinstance(value, str) and isinstance(value, Sequence)
     if not texts or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{name} must be a list of names, got {value!r}")
+
+
+def check_shard(shard: Any) -> None:
+    """Check that `shard` holds [i, n], the i-th of n parts, counted from 0; None passes.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if shard is None:
+        return
+    whole = isinstance(shard, Sequence) and all(
+        isinstance(number, int | np.integer) and not isinstance(number, bool) for number in shard
+    )
+    if not whole or len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard must be [i, n] with 0 <= i < n, such as [0, 8], got {shard!r}")

@@ -1,6 +1,5 @@
 """Base class of all data modules, with their loaders, image sizes, transforms and checks."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -11,11 +10,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from datamodules import images
-from datamodules.arguments import check_choice, check_size, check_whole
+from datamodules.arguments import check_choice, check_shard, check_size, check_whole
 from datamodules.dataset import ImageDataset, ImageSource
-from datamodules.identity import digest, full_name, recorded
+from datamodules.identity import deciding, digest, full_name, recorded
 from datamodules.loading import Batch, ImageLoader, collate, gather
 from datamodules.sampling import EpochSampler, ResumableLoader, one_thread
+from datamodules.selection import Judge, check_only, select
 
 STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
@@ -54,6 +54,11 @@ class ImageDataModule(LightningDataModule, ABC):
         on_error: Treatment of images that cannot be read. "skip" leaves them out of their batches,
             keeps them in `skipped` and says at the end how many they were; "raise" stops. None
             skips in test and predict, and raises in fit and validate.
+        shard: The part [i, n] of the test and predict images, of n parts counted from 0: every
+            n-th image, so that n runs share the work. `evaluate.py merge` joins their results.
+        only: Test and predict images to use, by the classifier's own prediction: "correct",
+            "wrong", or the least probability of the predicted class. With `limit`, they are chosen
+            at random by `seed`. Predictions are kept in the user's cache folder.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -83,8 +88,12 @@ class ImageDataModule(LightningDataModule, ABC):
         interpolation: str = "bilinear",
         limit: int | None = None,
         on_error: Literal["skip", "raise"] | None = None,
+        shard: Sequence[int] | None = None,
+        only: Literal["correct", "wrong"] | float | None = None,
     ) -> None:
         super().__init__()
+        check_shard(shard)
+        check_only(only)
         if image_size is not None:
             check_size(image_size)
         check_whole(1, batch_size=batch_size, limit=1 if limit is None else limit)
@@ -102,6 +111,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.test_on: Literal["test", "all"] | None = None  # an argument of folders and lists
         self._datasets: dict[tuple[str, str | None, int, int], ImageDataset] = {}
         self._said = ""
+        self.shard, self.only, self.chosen = shard, only, ""  # what `only` has chosen, in words
+        self.judge: Judge | None = None  # the classifier that `only` asks, set before the run
 
     @property
     def image_size(self) -> list[int]:
@@ -160,10 +171,9 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"{type(self).__name__}: split {split!r} has no images; check the data"
                 )
             augment = self.augment if split == "train" else False
-            skip = self.skips_errors(split)
-            self._datasets[key] = ImageDataset(
-                source, self.fit, augment, self.seed, self.limit, skip
-            )
+            shard = self.shard if split in ("test", "predict") else None
+            choice = self.limit, self.skips_errors(split), shard
+            self._datasets[key] = ImageDataset(source, self.fit, augment, self.seed, *choice)
         return self._datasets[key]
 
     def skips_errors(self, split: str) -> bool:
@@ -189,22 +199,18 @@ class ImageDataModule(LightningDataModule, ABC):
             count: Number of images from the beginning of the split; None takes all.
         """
         dataset = self.dataset(split)
-        images = len(dataset) if count is None else min(count, len(dataset))
-        hidden = {*self.incidental, "image_size"}
-        arguments = {name: value for name, value in self._arguments.items() if name not in hidden}
-        if isinstance(arguments.get("root"), str):
-            arguments["root"] = os.path.abspath(arguments["root"])
-        if "test_on" in arguments:
-            arguments["test_on"] = self.test_on  # the command line can choose it later
+        # The parts of an array job differ in `shard` alone, unless only some batches are used.
+        partial = count is not None and count < len(dataset)
+        places = dataset.positions[:count] if partial else dataset.whole
         return {
             "class": full_name(type(self)),
-            "arguments": dict(sorted(arguments.items())),
+            "arguments": deciding(self._arguments, self.incidental | {"image_size"}, self.test_on),
             "image_size": [int(side) for side in self.image_size],
             "class_names": [str(name) for name in self.class_names],
             "split": split,
-            "images": images,
-            "names": digest(dataset.source.names[index] for index in range(images)),
-            "hash": digest(dataset.source.identity(index) for index in range(images)),
+            "images": len(places),
+            "names": digest(dataset.source.names[place] for place in places),
+            "hash": digest(dataset.source.identity(place) for place in places),
         }
 
     def setup(self, stage: str) -> None:
@@ -266,11 +272,20 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of all test images in order."""
-        return ImageLoader(self.dataset("test"), **self._loading())
+        return ImageLoader(self._selected("test"), **self._loading())
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of the images to explain: test images, or all of an unsplit folder."""
-        return ImageLoader(self.dataset("predict"), **self._loading())
+        return ImageLoader(self._selected("predict"), **self._loading())
+
+    def _selected(self, split: str) -> ImageDataset:
+        """Return the data set of a split with the images of `only` and `shard`."""
+        dataset = self.dataset(split)
+        if self.only is not None:
+            choice = self.only, self.limit, self.seed, self.judge
+            places, self.chosen = select(dataset, *choice, **self._loading())
+            dataset.narrow(places, self.shard)
+        return dataset
 
     def _loading(self) -> dict[str, Any]:
         return {

@@ -50,7 +50,9 @@ class ImageSource(ABC):
 class ImageDataset(Dataset[Batch]):
     """Resized and augmented samples of a source, by index or by (epoch, index).
 
-    The epoch seeds the augmentation; a plain index stands for epoch 0.
+    The epoch seeds the augmentation; a plain index stands for epoch 0. `positions` are the places
+    in the source of the images that are used, which become their `index`. `whole` are those of all
+    processes of an array job.
 
     Args:
         source: Source of the raw images.
@@ -59,6 +61,7 @@ class ImageDataset(Dataset[Batch]):
         seed: Seed of the augmentation.
         limit: Largest number of images; None uses all.
         skip: Whether loaders leave out images that cannot be read, instead of raising.
+        shard: Numbers [i, n] of the part of the images to use; None uses all.
     """
 
     def __init__(
@@ -69,20 +72,39 @@ class ImageDataset(Dataset[Batch]):
         seed: int,
         limit: int | None,
         skip: bool = False,
+        shard: Sequence[int] | None = None,
     ) -> None:
         self.source, self.seed = source, seed
         self.fit = fit.enlarged() if augment == "crop" else fit
         self.augment = images.augmentation(augment, fit.size) if augment else None
-        self.length = len(source.names) if limit is None else min(limit, len(source.names))
-        self.skipped = SkippedImages(self.length, skip)
+        total = len(source.names)
+        self.skipped = SkippedImages(total, skip)
+        self.narrow(range(total if limit is None else min(limit, total)), shard)
+
+    def narrow(self, whole: Sequence[int], shard: Sequence[int] | None = None) -> None:
+        """Use only these places in the source, or of them every n-th, beginning with the i-th.
+
+        Args:
+            whole: Places in the source.
+            shard: The numbers [i, n]; None uses all.
+
+        Raises:
+            ValueError: If there are images, but none in this shard.
+        """
+        start, step = shard or (0, 1)
+        self.whole, self.positions = whole, whole[start::step]
+        if whole and not self.positions:
+            raise ValueError(f"shard {list(shard or ())} of {len(whole)} images holds none of them")
+        self.skipped = SkippedImages(len(self.positions), self.skipped.allowed)
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return self.length
+        return len(self.positions)
 
     def __getitem__(self, key: int | Key) -> Batch:
         """Return one sample: image (3, H, W) float32 in [0, 1], name, index and all other keys."""
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        index = self.positions[index]
         name = self.source.names[index]
         sample = self.source.load(index)
         images.check_range(sample["image"], name)
@@ -111,7 +133,7 @@ class ImageDataset(Dataset[Batch]):
             # A bug shows its traceback where errors are raised; memory is never the image's fault.
             if images.lacks_resources(error) or not (expected or self.skipped.allowed):
                 raise
-            name = self.source.names[key[1] if isinstance(key, tuple) else key]
+            name = self.source.names[self.positions[key[1] if isinstance(key, tuple) else key]]
             kind = "" if expected else f"{type(error).__name__}: "
             _, _, reason = str(error).rpartition(f"{shown(name)}: ")
             return Unreadable(name, kind + (" ".join(reason.split()) or "no reason given"))

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -33,6 +33,25 @@ def recorded(init: Callable[..., None]) -> Callable[..., None]:
         return init(self, *args, **kwargs)
 
     return wrapped
+
+
+def deciding(
+    arguments: Mapping[str, Any], incidental: Collection[str], test_on: str | None
+) -> dict[str, Any]:
+    """Return the arguments that decide the images, sorted by name.
+
+    Args:
+        arguments: All arguments of a data module.
+        incidental: Names of those that change no image.
+        test_on: The choice of what is tested, which the command line can make later.
+    """
+    unset = {name for name in ("shard", "only") if arguments.get(name) is None}
+    kept = {name: arguments[name] for name in sorted({*arguments} - {*incidental} - unset)}
+    if isinstance(kept.get("root"), str):
+        kept["root"] = os.path.abspath(kept["root"])
+    if "test_on" in kept:
+        kept["test_on"] = test_on
+    return kept
 
 
 def plain(value: Any) -> Any:

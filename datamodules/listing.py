@@ -11,6 +11,8 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image
 
+from datamodules import listing_cache
+
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -94,6 +96,10 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+
+
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
@@ -116,12 +122,17 @@ def find_images(root: Path) -> tuple[list[str], Counter[str], list[str]]:
     Hidden files and those of `SYSTEM` are left out. Links that are called like images but lead
     nowhere are among the images, and are listed once more at the end.
 
+    The listing of a large folder without links is kept for later runs, see `listing_cache`.
+
     Raises:
         ValueError: If a folder cannot be read or any other link leads nowhere.
     """
+    if known := listing_cache.read(root, extensions()):
+        return *known, []
     images: list[str] = []
     broken: list[str] = []
     others: Counter[str] = Counter()
+    folders: listing_cache.Folders = {}
     linked = False
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
@@ -130,6 +141,7 @@ def find_images(root: Path) -> tuple[list[str], Counter[str], list[str]]:
         within = above | {(inode.st_dev, inode.st_ino)}
         if len(within) == len(above):
             continue  # a link back to a folder that contains it
+        folders[folder] = listing_cache.stamp(inode)
         for entry in _entries(root / folder):
             linked = linked or entry.is_symlink()
             path = f"{folder}{entry.name}"
@@ -137,15 +149,17 @@ def find_images(root: Path) -> tuple[list[str], Counter[str], list[str]]:
                 pending.append((f"{path}/", within))
             elif (kind := ending(entry.name)) in extensions():
                 images.append(path)
-                if not os.path.isfile(entry.path):
+                if not _is_file(entry):
                     broken.append(path)
-            elif not os.path.isfile(entry.path):
+            elif not _is_file(entry):
                 raise ValueError(f"{shown(root / path)}: a link to nothing; mend or remove it")
             else:
                 others[shown(kind) or "without ending"] += 1
     images.sort()
     if linked:
         _warn_of_repeats(root, set(images).difference(broken))
+    elif not broken:
+        listing_cache.write(root, extensions(), images, others, folders)
     return images, others, sorted(broken)
 
 

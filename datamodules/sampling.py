@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from threadpoolctl import threadpool_limits
 from torch.utils.data import Dataset, DistributedSampler
 
@@ -89,3 +90,12 @@ class ResumableLoader(ImageLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Skip the batches counted by `state` if the next epoch is the epoch of `state`."""
         self._resume = dict(state)
+
+
+def shared(value: Any) -> Any:
+    """Return the value of the first process in all processes, which must all call this."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values)
+    return values[0]

@@ -21,7 +21,7 @@ class CheckClassifier(Callback):
     first images is therefore printed before the run explains any, and that on all images at its
     end. A warning follows if the 95 % interval does not lie above chance, or lies below the
     explanandum's `expected_accuracy`. Each image costs one more forward pass. Unlabeled images are
-    not checked.
+    not checked. `validate` says the expected accuracy beside the one it measures.
 
     Args:
         images: Number of images that are checked before the run.
@@ -95,6 +95,18 @@ class CheckClassifier(Callback):
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judges all images."""
         self.on_test_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says the expected accuracy of the explanandum that `validate` measures."""
+        expected = getattr(getattr(pl_module, "network", None), "expected_accuracy", None)
+        name = "f1" if getattr(pl_module, "multi_label", False) else "top1"
+        measured = trainer.callback_metrics.get(f"val/{name}")
+        if expected is not None and measured is not None:
+            points = 100 * (float(measured) - expected)
+            rank_zero_info(
+                f"{name}: {100 * float(measured):.1f} % measured, {100 * expected:.1f} % expected"
+                f" ({points:+.1f} points)"
+            )
 
     @torch.no_grad()
     def _add(self, module: Explainer, batch: dict[str, Any]) -> None:

@@ -22,8 +22,13 @@ SHAPES = {
     "void": ("B", "H", "W"),
     "boxes": ("B", "M", 5),
     "parts": ("B", "K", "P", "H", "W"),
+    "interventions": ("B", "S", 3, "H", "W"),
+    "backgrounds": ("B", "N", 3, "H", "W"),
+    "objects": ("B", "N", "H", "W"),
+    "shared": ("B", "K", "P"),
     "seconds": ("B",),
     "passes": ("B", 2),
+    "inpaintings": ("B",),
 }
 FLOATING = {
     "images": "; use images.float() / 255",
@@ -37,6 +42,8 @@ BINARY = {
     "mask": "mask > 0",
     "void": "void > 0",
     "parts": "parts > 0",
+    "objects": "objects > 0",
+    "shared": "shared > 0",
 }
 ONE_HOT = "from class indices: F.one_hot(indices, K).bool()"
 
