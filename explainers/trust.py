@@ -39,6 +39,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # which a termin
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 # Choices and names of layers or architectures, but no path, no address and no import.
 NAME = re.compile(r"(torchvision/)?[\w.+ -]*")
+FILES = (".ckpt", ".pth", ".pt", ".ts", ".pt2", ".onnx", ".safetensors")
 
 _granted: ContextVar[frozenset[str]] = ContextVar("granted", default=frozenset())
 
@@ -126,7 +127,7 @@ def check_classifier(config: Mapping[str, Any], path: str) -> None:
                 f"{path} names the model {model!r}, a function that loading would call: if you "
                 f"trust both, {_advice(module)}"
             )
-    elif not NAME.fullmatch(model) or model.endswith((".ckpt", ".pth", ".pt", ".safetensors")):
+    elif not NAME.fullmatch(model) or model.endswith(FILES):
         raise ValueError(
             f"{path} names the model {model!r}, expected an architecture of timm or torchvision: "
             "give the classifier, -c configs/explananda/<name>.yaml or explanandum=Explanandum(...)"
@@ -174,7 +175,9 @@ def check_arguments(arguments: Any, path: str, name: str = "") -> None:
     elif isinstance(arguments, list | tuple):
         for value in arguments:
             check_arguments(value, path, name)
-    elif isinstance(arguments, str) and not NAME.fullmatch(arguments):
+    elif isinstance(arguments, str) and (
+        not NAME.fullmatch(arguments) or arguments.lower().endswith(FILES)
+    ):
         raise ValueError(
             f"{path} sets {name} to {arguments!r}, expected a plain name: loading neither imports "
             "nor reads what a checkpoint names"

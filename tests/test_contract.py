@@ -254,7 +254,9 @@ def test_maps_are_float32_whatever_the_classifier_computes_in(path, kind, dtype)
     assert found.isfinite().all()
     assert alike(method, found, plain)
     if dtype == torch.float64:
-        torch.testing.assert_close(found, plain, rtol=1e-2, atol=1e-2 * float(plain.abs().max()))
+        # Probabilities near 1, whose differences some maps are, are rounded to 6e-8.
+        atol = max(1e-6, 1e-2 * float(plain.abs().max()))
+        torch.testing.assert_close(found, plain, rtol=1e-2, atol=atol)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])

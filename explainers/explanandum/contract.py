@@ -110,7 +110,8 @@ def checked(
     Args:
         output: What the network returns for `count` images.
         count: Number of images.
-        width: Number of outputs that the user states, if any.
+        width: Number of outputs that the user states, if any. 0 says that there is no head, and
+            that the outputs are features, of which only the shape is checked.
         multi_label: Whether the sigmoid of the logits is taken.
         squashed: Whether the network may end in an activation. It is only asked in doubt.
 
@@ -119,6 +120,8 @@ def checked(
     """
     entry = outputs.find(output, count, width)
     units = outputs.take(output, entry).numel() // count
+    if width == 0:
+        return Reading(units, entry)
     if width not in (None, units) and (width, units, multi_label) != (2, 1, False):
         raise ValueError(f"num_classes is {width}, but the classifier has {units} outputs")
     reading = Reading(units, entry)

@@ -12,6 +12,7 @@ from explainers.explanandum import (
     build,
     contract,
     features,
+    inpainters,
     layouts,
     normalization,
     outputs,
@@ -21,7 +22,6 @@ from explainers.explanandum import (
 )
 from explainers.explanandum import weights as weight_files
 from explainers.explanandum.features import Sources
-from explainers.functional import fills
 from explainers.functional.fills import Fill, FillName
 from explainers.reading import read_classifier
 from explainers.trust import granting
@@ -46,7 +46,8 @@ class Explanandum(nn.Module):
             such as `nn.DataParallel` or the result of `torch.compile` are taken off.
         weights: Path of a local file of torch or safetensors with the network's state dict.
         pretrained: Whether to download the library's weights.
-        num_classes: Number of outputs of the head. None keeps that of the architecture.
+        num_classes: Number of outputs of the head. None keeps that of the architecture. 0 is an
+            encoder without a head, for methods and metrics that need no class.
         model_args: Further keyword arguments of the architecture.
         multi_label: Whether probabilities are computed by a sigmoid instead of a softmax.
         classes: Indices of the logits to keep, in this order. The others are dropped before the
@@ -206,20 +207,14 @@ class Explanandum(nn.Module):
         """The fill of a given name, with the mean and std of this classifier.
 
         Args:
-            name: Name of the fill, see `fills.fill`.
+            name: Name of the fill, see `fills.fill`, or path of an inpainter, see
+                `inpainters.opened`.
             generator: Random number generator of the random fills, on the CPU. An integer is
                 the seed of a new generator in each call, so that all calls draw the same numbers.
             sigma: Width of "blur" in pixels.
             bank: Pictures (N, 3, H, W) for "images".
         """
-
-        def filled(images: Tensor, masks: Tensor | None = None) -> Tensor:
-            source = generator
-            if isinstance(source, int):
-                source = torch.Generator().manual_seed(source)
-            return fills.fill(name, images, self.mean, self.std, source, sigma, bank, masks)
-
-        return filled
+        return inpainters.named(self, name, generator, sigma, bank)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, 3, H, W) in [0, 1]."""

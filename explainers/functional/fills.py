@@ -1,7 +1,9 @@
 """Fills: the content that replaces removed pixels."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,12 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from explainers.functional import library_inpainting
 from explainers.functional.imputation import impute
+from explainers.functional.inpainting import harmonic
 from explainers.functional.smoothing import blur, kernel_blur
 
 # Fills that depend on their image alone.
 OwnFill = Literal["mean", "black", "kernel_blur", "blur", "noise"]
-FillName = Literal["mean", "black", "kernel_blur", "blur", "noise", "images", "road"]
+# Inpainters: fills that also depend on the pixels that are kept.
+MaskFill = Literal["road", "harmonic", "telea", "navier_stokes", "patchmatch"]
+# A name, or the path of an inpainter, see `explanandum.inpainters`. "images" depends on the batch.
+FillChoice = OwnFill | MaskFill | str
+FillName = OwnFill | Literal["images"] | MaskFill | str
+OWN_FILLS, MASK_FILLS = get_args(OwnFill), get_args(MaskFill)
 ROAD_NOISE = 0.01  # standard deviation, as in the released code
 
 
@@ -33,27 +42,54 @@ class Fill(Protocol):
         """
 
 
+_COUNTS: ContextVar[tuple[list[int], ...]] = ContextVar("_COUNTS", default=())
+
+
 @dataclass(frozen=True, eq=False)
 class Inpainted:
     """A fill that depends on the pixels that are kept.
 
     Args:
-        inpaint: Function of images (N, 3, H, W), which show the mean color where pixels are
-            missing, and of keep masks (N, H, W) of 0 and 1. It returns completed images
-            (N, 3, H, W), and may change kept pixels too.
+        inpaint: Function of images (N, 3, H, W) and of keep masks (N, H, W) of 0 and 1. It returns
+            completed images (N, 3, H, W) and must not depend on the missing pixels, whatever they
+            show. It may change kept pixels too.
+        name: Name that tells this fill from others, for results that are reused.
+        color: Color (1, 3, 1, 1) of images that keep no pixel, for gradients, see `masking.blend`.
     """
 
     inpaint: Callable[[Tensor, Tensor], Tensor]
+    name: str = ""
+    color: Tensor | None = None
 
     def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Completed images (N, 3, H, W).
+        """Completed images (N, 3, H, W), a constant in the computation of gradients.
+
+        Pixels whose mask is at least 0.5 are kept, the others are missing.
 
         Raises:
             ValueError: If `masks` is None.
         """
         if masks is None:
-            raise ValueError("an inpainter needs the masks of what is kept")
-        return self.inpaint(images, masks)
+            raise ValueError(
+                f"the fill {self.name or 'of an inpainter'!r} needs the masks of what is kept; "
+                f"fills that do not: {', '.join(OWN_FILLS)}"
+            )
+        for count in _COUNTS.get():
+            count[0] += len(images)
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            pictures, kept = images.detach(), masks.detach() >= 0.5
+            return self.inpaint(pictures, kept.to(pictures)).to(pictures)
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """Counts the images that are inpainted during the `with` block, in a list of one number."""
+    count = [0]
+    token = _COUNTS.set((*_COUNTS.get(), count))
+    try:
+        yield count
+    finally:
+        _COUNTS.reset(token)
 
 
 def fill(
@@ -76,14 +112,17 @@ def fill(
             statistics `mean` and `std`, one draw for all images. "images": one picture of `bank`
             for all images, or, without a bank, another image of the batch for each image. "road":
             the weighted mean of the neighboring pixels, see `imputation.impute`, plus independent
-            normal noise of standard deviation 0.01, one draw for all images.
+            normal noise of standard deviation 0.01, one draw for all images. "harmonic": the mean
+            of the direct neighbors, see `inpainting.harmonic`. "telea", "navier_stokes" and
+            "patchmatch": see `library_inpainting`.
         images: Images in [0, 1].
         mean: Mean color of the classifier's images, (1, 3, 1, 1).
         std: Standard deviation of the classifier's images, (1, 3, 1, 1). Only "noise" needs it.
         generator: Random number generator of "noise", "images" and "road", on the CPU.
         sigma: Width of "blur" in pixels.
         bank: Pictures (N, 3, H, W) for "images".
-        masks: Keep masks (B, H, W), which are 1 at the pixels that stay. Only "road" needs them.
+        masks: Keep masks (B, H, W), which are 1 at the pixels that stay. Pixels of at least 0.5 are
+            kept. "road" and the fills after it need them.
 
     Raises:
         ValueError: If the name is unknown, or an argument that the fill needs is missing.
@@ -106,12 +145,25 @@ def fill(
         return mean + std.to(images) * noise.to(images)
     if name == "images":
         return _other_images(images, bank, generator)
-    if name == "road":
+    if name in MASK_FILLS:
         if masks is None:
-            raise ValueError("the fill 'road' needs the masks of what is kept")
+            raise ValueError(f"the fill {name!r} needs the masks of what is kept")
+        return _inpaint(name, images, masks, mean, generator)
+    names = (*OWN_FILLS, "images", *MASK_FILLS)
+    raise ValueError(f"unknown fill {name!r}; expected one of {', '.join(names)}")
+
+
+def _inpaint(
+    name: str, images: Tensor, masks: Tensor, mean: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    if name == "road":
         noise = ROAD_NOISE * torch.randn(images.shape[1:], generator=generator)
         return impute(images, masks, mean) + noise.to(images) * (masks < 0.5)[:, None]
-    raise ValueError(f"unknown fill {name!r}; expected one of {', '.join(get_args(FillName))}")
+    if name == "harmonic":
+        return harmonic(images, masks, mean=mean)
+    if name == "patchmatch":
+        return library_inpainting.patchmatch(images, masks, mean)
+    return library_inpainting.opencv(images, masks, mean, name)
 
 
 def _other_images(images: Tensor, bank: Tensor | None, generator: torch.Generator | None) -> Tensor:

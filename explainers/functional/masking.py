@@ -3,14 +3,32 @@
 import torch
 from torch import Tensor
 
+from explainers.functional.content import Content, pixels
+from explainers.functional.fills import Inpainted
 
-def blend(images: Tensor, masks: Tensor, fill: Tensor) -> Tensor:
-    """Images (B, 3, H, W) where masks (B, H, W) are 1, and `fill` where they are 0."""
-    return fill + (images - fill) * masks.unsqueeze(1)
+
+def blend(images: Tensor, masks: Tensor, fill: Content) -> Tensor:
+    """Images (B, 3, H, W) where masks (B, H, W) are 1, and `fill` where they are 0.
+
+    An inpainter completes the pixels whose mask is at least 0.5. Its fill is a constant in the
+    gradient by the masks. A kept pixel is its own fill, so that this gradient would be 0 there:
+    instead, it is that of a blend with the color of images that keep no pixel.
+    """
+    filled = pixels(fill, images, masks)
+    shown = filled + (images - filled) * masks.unsqueeze(1)
+    if isinstance(fill, Inpainted) and fill.color is not None and masks.requires_grad:
+        slope = (images - fill.color.to(images)) * (masks.detach() >= 0.5).unsqueeze(1)
+        shown = shown + slope * (masks - masks.detach()).unsqueeze(1)  # adds 0
+    return shown
 
 
 def merge(masks: Tensor, targets: Tensor) -> Tensor:
-    """Pixelwise maximum of masks (B, K, H, W) over the true targets (B, K), or 0 without any."""
+    """Pixelwise maximum of masks (B, K, H, W) over the true targets (B, K), or 0 without any.
+
+    A single mask for each image, (B, 1, H, W), is that of every class.
+    """
+    if masks.shape[1] == 1:
+        targets = targets.any(dim=1, keepdim=True)
     floor = torch.zeros((), dtype=masks.dtype, device=masks.device)
     return torch.where(targets[:, :, None, None], masks, floor).amax(dim=1)
 

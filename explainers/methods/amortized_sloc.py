@@ -8,7 +8,9 @@ from torch import Tensor
 from explainers.explanandum import Explanandum, features, layouts, taps
 from explainers.explanandum.folding import folded
 from explainers.explanandum.gradients import Evidence, stage_evidence
-from explainers.functional.fills import OwnFill
+from explainers.functional import content
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice, Inpainted
 from explainers.learned import LearnedExplainer
 from explainers.networks.evidence import EvidenceNetwork, EvidenceOptions
 from explainers.optimization import representation
@@ -97,7 +99,7 @@ class AmortizedSLOC(LearnedExplainer):
         masks: int = 8,
         sides: list[int] | None = None,
         probability: float | None = None,
-        fill: OwnFill = "mean",
+        fill: FillChoice = "mean",
         lambda1: float = 0.01,
         lambda2: float = 0.1,
         network: EvidenceOptions | None = None,
@@ -199,7 +201,10 @@ class AmortizedSLOC(LearnedExplainer):
         height, width = size
         masks = self.draw_masks(len(images), (height, width), generator).to(maps)
         with torch.autocast(images.device.type, enabled=False):
-            fills = explanandum.fill(self.fill, generator)(images).expand(-1, -1, *size)
+            fill = explanandum.fill(self.fill, generator)
+            fills: Content = fill
+            if not isinstance(fill, Inpainted):
+                fills = fill(images).expand(-1, -1, *size)
         wanted = self.responses(images, fills, masks, classes)
         pixels = height * width
         weights = [self.lambda2 * side / max(side - 1, 1) for side in (height, width)]
@@ -226,21 +231,28 @@ class AmortizedSLOC(LearnedExplainer):
         return masks
 
     @torch.no_grad()
-    def responses(self, images: Tensor, fills: Tensor, masks: Tensor, classes: Tensor) -> Tensor:
+    def responses(self, images: Tensor, fills: Content, masks: Tensor, classes: Tensor) -> Tensor:
         """Responses (B, M) of the classes to the masks.
 
         Args:
             images: Images (B, 3, H, W) in [0, 1].
-            fills: Content that replaces masked pixels, (1, 3, H, W) or (B, 3, H, W).
+            fills: Content of masked pixels, (1, 3, H, W) or (B, 3, H, W), or an inpainter.
             masks: Masks (B, M, H, W), which are 1 where the image is shown.
             classes: Classes (B,) int64.
         """
         (explanandum,) = self.faster or [self.explanandum]
-        base = explanandum.probabilities(fills).expand(len(images), -1).gather(1, classes[:, None])
+        empty = content.pixels_without_image(fills, images[:1])
+        base = explanandum.probabilities(empty).expand(len(images), -1).gather(1, classes[:, None])
         found = []
         for part in torch.split(masks.to(images.dtype), max(1, SHOWN // len(images)), dim=1):
             count = part.shape[1]
-            shown = fills[:, None] + (images - fills)[:, None] * part[:, :, None]
+            if isinstance(fills, Tensor):
+                behind, rest = fills[:, None], (images - fills)[:, None]
+            else:
+                several = images.repeat_interleave(count, dim=0)
+                behind = fills(several, part.flatten(0, 1)).view(*part.shape[:2], *images.shape[1:])
+                rest = images[:, None] - behind
+            shown = behind + rest * part[:, :, None]
             seen = explanandum.probabilities(shown.flatten(0, 1)).view(len(images), count, -1)
             found.append(seen.gather(2, classes[:, None, None].expand(-1, count, 1)))
         return torch.cat(found, dim=1).squeeze(2) - base

@@ -160,7 +160,9 @@ class PyramidCAM(Explainer):
     Carin, arXiv 2011.08891, eq. 6). Here it is standardized and upsampled bilinearly. The sum of
     these maps, standardized again, combines coarse and fine evidence for the class. The fusion of
     stages is an idea of LayerCAM (Jiang et al., TIP 2021), which takes the maximum over a few of
-    them. The sum has no published source.
+    them.
+
+    Source: none published for the sum.
 
     Cost for each image: one forward pass, and one backward pass for each class.
 

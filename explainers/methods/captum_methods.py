@@ -22,6 +22,8 @@ class Saliency(Explainer):
     Source: Simonyan et al., "Deep Inside Convolutional Networks", ICLR workshop 2014, section 3.1,
     the maximum of |gradient| over the channels.
 
+    Cost for each image and class: one forward and one backward pass.
+
     Args:
         explanandum: The classifier to explain.
         channels: Reduction of |gradient| over the channels: "max" as published, "mean" or "sum".
@@ -75,6 +77,8 @@ class IntegratedGradients(Explainer):
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017, eq. 1, by
     Gauss-Legendre quadrature.
+
+    Cost for each image and class: `n_steps` forward and `n_steps` backward passes.
 
     Args:
         explanandum: The classifier to explain.

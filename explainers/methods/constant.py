@@ -13,6 +13,8 @@ from explainers.functional import masking
 class Constant(Explainer):
     """The same value at every pixel, such as 0 (nothing), 0.5 or 1 (the whole image).
 
+    Source: none, a control. Cost: no passes.
+
     Args:
         explanandum: The frozen classifier, which is not evaluated.
         value: Value of every pixel, in [0, 1].
@@ -37,7 +39,10 @@ class Constant(Explainer):
 
 
 class Random(Explainer):
-    """Uniform noise in [0, 1), the same for all images of a given size."""
+    """Uniform noise in [0, 1), the same for all images of a given size.
+
+    Source: none, a control. Cost: no passes.
+    """
 
     is_mask = True
     class_specific = False
@@ -52,6 +57,8 @@ class CentredGaussian(Explainer):
     """Gaussian at the center of the image, where photographs tend to show their objects.
 
     Its maximum is 1, at the center.
+
+    Source: none, a control. Cost: no passes.
 
     Args:
         explanandum: The frozen classifier, which is not evaluated.
@@ -86,6 +93,8 @@ class GroundTruth(Explainer):
 
     The masks cannot be computed from the images. They must be passed with each batch, as the
     callback Score does. Only the images passed last can be explained, in any order.
+
+    Source: none, a control. Cost: no passes.
     """
 
     is_mask = True
@@ -107,6 +116,8 @@ class GroundTruth(Explainer):
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Masks (B, k, H, W) of several classes for each image, `classes` (B, k) int64."""
         masks = self._masks(images)
+        if masks.shape[1] == 1:  # that of every class
+            return masks.expand(-1, classes.shape[1], -1, -1)
         return masks.gather(1, classes[:, :, None, None].expand(-1, -1, *masks.shape[-2:]))
 
     def _masks(self, images: Tensor) -> Tensor:

@@ -33,6 +33,10 @@ class DeepLabExplainer(LearnedExplainer):
     VOC-2007 with VGG-16; the network and `bounds_reduction` are those of the paper.
     configs/papers/nn_explainer holds all four released settings.
 
+    Cost: one forward pass of the network for each image, whatever the number of classes. The
+    classifier is not asked. A training step takes a forward and a backward pass of the network
+    for each image, and two of each of the classifier.
+
     Args:
         explanandum: The frozen classifier to explain.
         network: Options of the mask network, see `networks.deeplab.DeepLabV3`. The released code

@@ -53,6 +53,10 @@ class Distilled(LearnedExplainer):
     Data Attribution", NeurIPS 2024: regression on noisy estimates. They regress on the estimates
     as they are. The networks and the standardized maps are of this implementation.
 
+    Cost: one forward pass of the classifier for each image, and one of the network; with
+    `evidence` also a backward pass for each class. A training step also costs what the teacher
+    costs.
+
     Args:
         explanandum: The frozen classifier to explain.
         teacher: Method whose maps are learned. None takes `cam.PyramidCAM`, unless there is a
@@ -130,7 +134,7 @@ class Distilled(LearnedExplainer):
     def forward(self, images: Tensor) -> Tensor:
         """Scores (B, H, W) of images (B, 3, H, W) in [0, 1], as one graph; see `RaNEM.forward`.
 
-        An explainer with `evidence` needs gradients and cannot be exported.
+        An explainer with `evidence` needs gradients: see `exporting.export`.
         """
         return self.scores(self.explanandum.features(images), images.shape[-2:])
 

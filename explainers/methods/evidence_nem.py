@@ -40,7 +40,10 @@ class EvidenceNEM(LearnedExplainer):
     random. It estimates the areas under the insertion and deletion curves, by soft masks without
     noise. Labels are not used. The map is the raw scores, which rank the pixels and have no scale.
 
-    It has no published source: the loss is that of Ra-NEM (`ra_nem.RaNEM`) with another estimator.
+    Source: none published. The loss is that of Ra-NEM (`ra_nem.RaNEM`) with another estimator.
+
+    Cost: with two looks, two forward passes for an image of one class, and one more for each
+    further class; two backward passes for each class. With one look, half of both.
 
     Args:
         explanandum: The frozen classifier to explain. Its stages must be known.
@@ -167,7 +170,7 @@ def _part(explanandum: Explanandum, images: Tensor, evidence: Evidence) -> Tenso
     height, width = images.shape[-2:]
     scores = pyramid_map(evidence, images.shape[-2:])
     scores = torch.add(scores, bayer(height, width).to(scores))
-    shown = soft_masks(scores, scores.new_full((len(images),), SHOWN))[:, None].to(images.dtype)
+    shown = soft_masks(scores, scores.new_full(images.shape[:1], SHOWN))[:, None].to(images.dtype)
     with torch.autocast(images.device.type, enabled=False):
         blurred = explanandum.fill("kernel_blur")(images)
     return blurred + (images - blurred) * shown

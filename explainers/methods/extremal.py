@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.functional import masking
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice, Inpainted
 from explainers.functional.losses import area_gap
 from explainers.functional.smooth_masks import smooth_masks, torchray_masks
 from explainers.functional.smoothing import blur
@@ -123,7 +125,7 @@ class ExtremalPerturbation(Explainer):
         reward: Literal["simple", "contrastive"] | None = None,
         steps: int = 800,
         lr: float = 0.01,
-        fill: OwnFill | Literal["pyramid"] = "pyramid",
+        fill: FillChoice | Literal["pyramid"] = "pyramid",
         sigma: float = 20.0,
         smoothness: float = 21.0,
         geometry: GeometryOptions | None = None,
@@ -187,7 +189,7 @@ class ExtremalPerturbation(Explainer):
 
         def objective(parameters: Tensor, step: int) -> Tensor:
             masks, gap = generate(parameters)
-            shown = show(levels, masks).flatten(0, 1)
+            shown = show_masked(images, levels, masks).flatten(0, 1)
             mirrored = self.jitter and step % 2 == 0
             logits = self.explanandum(shown.flip(-1) if mirrored else shown)
             kept = self._rewards(logits.view(*masks.shape[:2], -1), classes)
@@ -205,11 +207,16 @@ class ExtremalPerturbation(Explainer):
     def _optimizer(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, dampening=0.9)
 
-    def _levels(self, images: Tensor) -> Tensor:
-        """Images shown at L evenly spaced mask values from 0 to 1, (n, L, 3, H, W)."""
+    def _levels(self, images: Tensor) -> Content:
+        """Images shown at L evenly spaced mask values from 0 to 1, (n, L, 3, H, W).
+
+        For an inpainter, which completes what each mask keeps, it is the inpainter.
+        """
         if self.fill != "pyramid":
-            hidden = self.explanandum.fill(self.fill, self.generator(), self.sigma)(images)
-            return torch.stack([hidden.expand_as(images), images], dim=1)
+            fill = self.explanandum.fill(self.fill, self.generator(), self.sigma)
+            if isinstance(fill, Inpainted):
+                return fill
+            return torch.stack([fill(images).expand_as(images), images], dim=1)
         widths = [self.sigma * (1 - level / 7) for level in range(7)]
         blurred = [self.explanandum.fill("blur", sigma=width)(images) for width in widths]
         return torch.stack([*blurred, images], dim=1)
@@ -227,7 +234,8 @@ class ExtremalPerturbation(Explainer):
         if self.choose == "sum" or masks.shape[1] == 1:
             return masks.sum(dim=1)
         if self.choose == "smallest":
-            shown = torch.cat([images[:, None], show(self._levels(images), masks)], dim=1)
+            masked = show_masked(images, self._levels(images), masks)
+            shown = torch.cat([images[:, None], masked], dim=1)
             logits = self.explanandum(shown.flatten(0, 1)).view(*shown.shape[:2], -1)
             own = logits[torch.arange(len(masks)), :, classes]
             return masks[torch.arange(len(masks)), smallest(own[:, 1:], own[:, 0])]
@@ -249,6 +257,15 @@ def smallest(logits: Tensor, wanted: Tensor) -> Tensor:
     """
     enough = logits >= wanted[:, None]
     return torch.where(enough.any(dim=1), enough.int().argmax(dim=1), logits.argmax(dim=1))
+
+
+def show_masked(images: Tensor, levels: Content, masks: Tensor) -> Tensor:
+    """Masked images (n, A, 3, H, W) of masks (n, A, H, W): by `show`, or filled by an inpainter."""
+    if isinstance(levels, Tensor):
+        return show(levels, masks)
+    several = images.repeat_interleave(masks.shape[1], dim=0)
+    shown = masking.blend(several, masks.flatten(0, 1), levels)
+    return shown.view(*masks.shape[:2], *images.shape[1:])
 
 
 def show(levels: Tensor, masks: Tensor) -> Tensor:

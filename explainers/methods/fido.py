@@ -7,8 +7,8 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional import masking
-from explainers.functional.fills import OwnFill
+from explainers.functional import content, masking
+from explainers.functional.fills import FillChoice
 from explainers.functional.losses import log_odds
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
@@ -31,7 +31,7 @@ class FIDO(Explainer):
     Source: Chang et al., "Explaining Image Classifiers by Counterfactual Generation", ICLR 2019,
     section 3, the smallest supporting region and the smallest destroying region. Relaxation,
     upsampling and regularizer are those of the released code. The paper prefers to fill with an
-    inpainting network (FIDO-CA). The fills available here do not depend on the mask.
+    inpainting network (FIDO-CA): give the path of one as the fill.
 
     Cost: `steps` * `samples` forward passes and as many backward passes for each image and class.
 
@@ -71,7 +71,7 @@ class FIDO(Explainer):
         steps: int = 300,
         lr: float = 0.05,
         size: int = 56,
-        fill: OwnFill = "mean",
+        fill: FillChoice = "mean",
         sigma: float = 10.0,
         pairs: int = 4,
         seed: int = 0,
@@ -97,11 +97,11 @@ class FIDO(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         generator, size = self.generator(), (images.shape[-2], images.shape[-1])
-        fills = self.explanandum.fill(self.fill, generator, self.sigma)(images)
+        fills = content.behind(self.explanandum.fill(self.fill, generator, self.sigma), images)
         # From here on, each row is one mask.
         wanted = classes.repeat_interleave(self.samples)
         shown = images.repeat_interleave(self.samples, dim=0)
-        hidden = fills.expand_as(images).repeat_interleave(self.samples, dim=0)
+        hidden = content.repeated(fills, self.samples)
 
         def objective(logits: Tensor, step: int) -> Tensor:
             uniform = torch.rand(self.samples, *size, generator=generator).to(images)

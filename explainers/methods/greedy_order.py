@@ -8,11 +8,15 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.functional import content
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice
 from explainers.functional.losses import log_odds
 from explainers.functional.regions import cell_numbers
 
 UNSATURATED = 1e-6  # weight of the log-odds, which tell cells apart where probabilities are 0 or 1
+
+Side = tuple[int, Tensor, Content]  # sign of the curve, image, and content of removed cells
 
 
 class GreedyOrder(Explainer):
@@ -57,8 +61,8 @@ class GreedyOrder(Explainer):
         explanandum: Explanandum,
         curve: Literal["deletion", "insertion", "both"] = "both",
         grid: int = 7,
-        deletion_fill: OwnFill = "mean",
-        insertion_fill: OwnFill = "kernel_blur",
+        deletion_fill: FillChoice = "mean",
+        insertion_fill: FillChoice = "kernel_blur",
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:
@@ -78,29 +82,23 @@ class GreedyOrder(Explainer):
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Maps (B, k, H, W) of several classes for each image, each with its own search."""
         cells = cell_numbers(images.shape[-2], images.shape[-1], self.grid).to(images.device)
-        removal = self.explanandum.fill(self.fills["deletion"], self.generator())(images)
-        restoral = self.explanandum.fill(self.fills["insertion"], self.generator())(images)
+        removal, restoral = (
+            content.behind(self.explanandum.fill(self.fills[name], self.generator()), images)
+            for name in ("deletion", "insertion")
+        )
         maps = images.new_empty(*classes.shape, *images.shape[-2:])
-        for image, gray, blurred, labels, found in zip(
-            images,
-            removal.expand_as(images),
-            restoral.expand_as(images),
-            classes,
-            maps,
-            strict=True,
-        ):
-            curves = []  # sign, content of the cells that are taken, content of the others
+        for row, (image, labels, found) in enumerate(zip(images, classes, maps, strict=True)):
+            only = slice(row, row + 1)
+            curves: list[Side] = []
             if self.curve != "insertion":
-                curves.append((-1, gray, image))
+                curves.append((-1, image[None], content.rows(removal, only)))
             if self.curve != "deletion":
-                curves.append((1, image, blurred))
+                curves.append((1, image[None], content.rows(restoral, only)))
             for label, map_ in zip(labels, found, strict=True):
                 map_.copy_(self._search(cells, label, curves)[cells])
         return maps
 
-    def _search(
-        self, cells: Tensor, label: Tensor, curves: list[tuple[int, Tensor, Tensor]]
-    ) -> Tensor:
+    def _search(self, cells: Tensor, label: Tensor, curves: list[Side]) -> Tensor:
         """Values (n,) of the cells, from 1 for the first one that is taken to 1 / n."""
         count = self.grid**2
         left = list(range(count))
@@ -111,21 +109,24 @@ class GreedyOrder(Explainer):
             if len(left) > 1:
                 tried = taken | (cells == cells.new_tensor(left)[:, None, None])
                 gains = torch.zeros(len(left), dtype=torch.float64, device=cells.device)
-                for sign, inside, outside in curves:
-                    gains += sign * self._levels(tried, label, inside, outside)
+                for sign, image, fill in curves:
+                    kept = tried if sign > 0 else ~tried
+                    gains += sign * self._levels(kept, label, image, fill)
                 best = int(gains.argmax())
             values[left[best]] = len(left) / count
             taken |= cells == left.pop(best)
         return values
 
-    def _levels(self, tried: Tensor, label: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-        """Probabilities (m,) of a class for one content inside masks (m, H, W), one outside.
+    def _levels(self, kept: Tensor, label: Tensor, image: Tensor, fill: Content) -> Tensor:
+        """Probabilities (m,) of a class for an image (1, 3, H, W) inside masks (m, H, W).
 
         A small share of the log-odds is added, which are exact where probabilities saturate.
         """
         found = []
-        for masks in torch.split(tried, self.batch_size):
-            logits = self.explanandum(torch.where(masks[:, None], inside, outside))
+        for masks in torch.split(kept, self.batch_size):
+            images = image.expand(len(masks), -1, -1, -1)
+            filled = content.pixels(fill, images, masks.to(image))
+            logits = self.explanandum(torch.where(masks[:, None], images, filled))
             found.append(log_odds(logits, label.expand(len(logits)), self.explanandum.multi_label))
         odds = torch.cat(found).double()
         return odds.sigmoid() + UNSATURATED * odds

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.functional import content, masking
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, solve_pairs, until_done
 
@@ -66,7 +68,8 @@ class IGOSPlusPlus(Explainer):
         edge: Squared color difference, in units of `std`, at which the weight of the smoothness
             drops to 1 / e.
         noise: Standard deviation of the noise, in units of the classifier's `std`.
-        fill: Content that replaces pixels, see `fills.fill`. "images" is not allowed.
+        fill: Content that replaces pixels, see `fills.fill`. "images" is not allowed. An inpainter
+            completes the pixels whose scaled mask is at least 0.5, so nothing for s below 0.5.
         sigma: Width in pixels of the fill "blur". 15 is about as wide as the released code's: a
             box of 51 pixels has a standard deviation of 14.7.
         pairs: Number of image-class pairs that are optimized side by side. It changes only speed
@@ -97,7 +100,7 @@ class IGOSPlusPlus(Explainer):
         variation: float = 20.0,
         edge: float = 0.01,
         noise: float = 0.2,
-        fill: OwnFill = "blur",
+        fill: FillChoice = "blur",
         sigma: float = 15.0,
         pairs: int = 16,
         batch_size: int = 64,
@@ -128,12 +131,12 @@ class IGOSPlusPlus(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         std, generator = self.explanandum.std, self.generator()
-        fills = self.explanandum.fill(self.fill, generator, self.sigma)(images)
+        fills = content.behind(self.explanandum.fill(self.fill, generator, self.sigma), images)
         draws = (self.ig_steps, *images.shape[1:])
         masks = images.new_ones(len(images), 2, self.size, self.size)
         for _ in range(self.steps):
             noise = self.noise * torch.randn(draws, generator=generator).to(images) * std.to(images)
-            masks = self._step(Task(images, fills.expand_as(images), classes, noise), masks)
+            masks = self._step(Task(images, fills, classes, noise), masks)
             tick()
         return 1 - resize(masks, (images.shape[-2], images.shape[-1])).prod(dim=1).clamp(max=1)
 
@@ -191,8 +194,7 @@ class IGOSPlusPlus(Explainer):
             kept = kept.requires_grad_(with_slopes)
             path = kept[:, :, None] * part[:, None, None]  # (n, 4, s, H, W)
             path = torch.where(flip, 1 - path, path)
-            images, fills = task.images[:, None, None], task.fills[:, None, None]
-            shown = fills + (images - fills) * path[:, :, :, None] + noise
+            shown = self._shown(task, path) + noise
             chances = self.explanandum.probabilities(shown.flatten(0, 2))
             wanted = task.classes.repeat_interleave(4 * len(part))[:, None]
             own = chances.gather(1, wanted).view(path.shape[:3])
@@ -202,13 +204,22 @@ class IGOSPlusPlus(Explainer):
             scores += found.detach()
         return scores, pulls
 
+    def _shown(self, task: "Task", path: Tensor) -> Tensor:
+        """Blended images (n, 4, s, 3, H, W) under masks (n, 4, s, H, W)."""
+        if isinstance(task.fills, Tensor):
+            images, fills = task.images[:, None, None], task.fills[:, None, None]
+            return fills + (images - fills) * path[:, :, :, None]
+        images = task.images.repeat_interleave(path[0, :, :, 0, 0].numel(), dim=0)
+        shown = masking.blend(images, path.flatten(0, 2), task.fills)
+        return shown.view(*path.shape[:3], *images.shape[1:])
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """Inputs of a step: images and fills (n, 3, H, W), classes (n,) and noise (s, 3, H, W)."""
 
     images: Tensor
-    fills: Tensor
+    fills: Content
     classes: Tensor
     noise: Tensor
 
@@ -219,7 +230,9 @@ class Task:
 
     def only(self, rows: Tensor) -> "Task":
         """The inputs of the images with the given row indices."""
-        return Task(self.images[rows], self.fills[rows], self.classes[rows], self.noise)
+        return Task(
+            self.images[rows], content.rows(self.fills, rows), self.classes[rows], self.noise
+        )
 
 
 def bilateral_variation(masks: Tensor, images: Tensor, edge: float) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.functional import content
+from explainers.functional.fills import FillChoice
 from explainers.functional.losses import log_odds
 from explainers.functional.regions import cell_numbers, superpixels
 from explainers.perturbation.coalitions import coalitions, shapley
@@ -71,7 +72,7 @@ class KernelSHAP(Explainer):
         compactness: float = 30.0,
         sigma: float = 3.0,
         response: Literal["probability", "logit", "log_odds"] = "probability",
-        fill: OwnFill = "mean",
+        fill: FillChoice = "mean",
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:
@@ -108,7 +109,8 @@ class KernelSHAP(Explainer):
     def _explain(self, viewer: Viewer, image: Tensor, classes: Tensor) -> Tensor:
         """Maps (k, H, W) of an image (3, H, W) and its classes (k,)."""
         generator = self.generator()
-        fill = self.explanandum.fill(self.fill, generator)(image[None])[0].expand_as(image)
+        source = self.explanandum.fill(self.fill, generator)
+        fill = content.first(content.behind(source, image[None]))
         regions = self.divide(image)
         kept, weights = coalitions(int(regions.max()) + 1, self.samples, generator)
         scores = self._scores(kept_logits(viewer, image, fill, regions, kept), classes)

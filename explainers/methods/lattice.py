@@ -16,6 +16,9 @@ class Lattice(Explainer):
     object is recognized earlier than a solid part of it. A method that is trained on such curves
     may learn no more than that. Its gain over this row is what it knows of the image.
 
+    Source: none, a control. Cost: that of `cam.PyramidCAM`, one forward pass for each image, and
+    one backward pass for each class.
+
     Args:
         explanandum: The classifier to explain. Its stages must be known.
         seed: Not used; every method accepts it.

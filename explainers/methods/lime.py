@@ -7,7 +7,8 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.functional import content
+from explainers.functional.fills import FillChoice
 from explainers.functional.regions import superpixels
 from explainers.perturbation.kept_regions import kept_logits
 from explainers.perturbation.viewer import Viewer
@@ -76,7 +77,7 @@ class LIME(Explainer):
         sigma: float = 3.0,
         form: Literal["released", "paper"] = "released",
         alpha: float | None = None,
-        fill: OwnFill = "mean",
+        fill: FillChoice = "mean",
         batch_size: int = 64,
         seed: int = 0,
     ) -> None:
@@ -113,7 +114,8 @@ class LIME(Explainer):
     def _explain(self, viewer: Viewer, image: Tensor, classes: Tensor) -> Tensor:
         """Maps (k, H, W) of an image (3, H, W) and its classes (k,)."""
         generator = self.generator()
-        fill = self.explanandum.fill(self.fill, generator)(image[None])[0].expand_as(image)
+        fills = content.behind(self.explanandum.fill(self.fill, generator), image[None])
+        fill = content.first(fills)
         segments = self.superpixels(image)
         count = int(segments.max()) + 1
         kept = torch.rand(self.samples, count, generator=generator) < 0.5
@@ -124,7 +126,8 @@ class LIME(Explainer):
         if self.form == "released":
             found = ridge(kept, scores, kernel(1 - kept.mean(dim=1).sqrt()), self.alpha)
         else:
-            energy = (image - fill).square().sum(dim=0).double().flatten().cpu()
+            empty = content.pixels_without_image(fills, image[None])[0]
+            energy = (image - empty).square().sum(dim=0).double().flatten().cpu()
             energy = torch.bincount(segments.flatten().cpu(), energy, minlength=count)
             share = energy / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
             found = lasso(kept, scores, kernel(((1 - kept) @ share).sqrt()), self.alpha)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.explanandum import Explanandum
-from explainers.functional import losses, masking, planes
+from explainers.functional import content, losses, masking, planes
+from explainers.functional.fills import FillChoice
 from explainers.learned import LearnedExplainer
 from explainers.networks.trunk import TrunkMasker
 from explainers.optimization.pairs import Tick, solve_pairs
@@ -91,8 +92,8 @@ class LTX(LearnedExplainer):
         mask: Weight of the size of the mask. None selects the released 50 (30 for a small ViT) for
             "released", and 30 for "sound". They are for the 1000 classes of ImageNet: if losing the
             class costs less, as with few classes, all masks become 0, and a tenth of them works.
-        fill: Content of hidden pixels: "black", as released, or the "mean" color, as in the
-            comparison of SLOC.
+        fill: Content of hidden pixels, see `fills.fill`: "black", as released, or the "mean" color,
+            as in the comparison of SLOC. "images" is not allowed.
         refine: Options of the refinement, see `RefineOptions`. Except for the number of steps, the
             defaults are those of the comparison of SLOC.
         optimizer: Options of the training, see `optimizers.OptimizerOptions`. The default is AdamW
@@ -120,7 +121,7 @@ class LTX(LearnedExplainer):
         loss: Literal["sound", "released"] = "sound",
         prediction: float = 1.0,
         mask: float | None = None,
-        fill: Literal["black", "mean"] = "black",
+        fill: FillChoice = "black",
         refine: RefineOptions | None = None,
         optimizer: OptimizerOptions | None = None,
         seed: int = 0,
@@ -128,7 +129,7 @@ class LTX(LearnedExplainer):
         super().__init__(explanandum, optimizer, seed)
         self.loss, self.prediction = loss, prediction
         self.mask = WEIGHTS[loss] if mask is None else mask
-        self.fill: Literal["black", "mean"] = fill
+        self.fill: FillChoice = fill
         self.refine: RefineOptions = self.complete("refine", REFINE)
         if self.refine["steps"] < 0 or self.refine["lr"] <= 0:
             raise ValueError(
@@ -166,7 +167,8 @@ class LTX(LearnedExplainer):
 
     def error(self, images: Tensor, masks: Tensor, classes: Tensor) -> Tensor:
         """Mean cross-entropy of classes (B,) for images with masks (B, H, W)."""
-        shown = masking.blend(images, masks, self.explanandum.fill(self.fill)(images))
+        fill = self.explanandum.fill(self.fill, self.seed)
+        shown = masking.blend(images, masks, content.behind(fill, images))
         logits = self.explanandum(shown)
         return F.softplus(-losses.log_odds(logits, classes, self.explanandum.multi_label)).mean()
 

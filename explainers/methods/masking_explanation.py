@@ -11,6 +11,8 @@ from torch.optim import Adam
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
 from explainers.functional import fills
+from explainers.functional.content import Content
+from explainers.functional.fills import Inpainted, MaskFill
 from explainers.functional.losses import log_odds, variation, widen
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, minimize, solve_pairs
@@ -48,7 +50,7 @@ class MaskingExplanation(Explainer):
         - Several masks start from noise, see `start`.
 
     Cost for each pair: `steps` * `maps` * `draws` forward passes and as many backward passes. With
-    the fill "mean", `draws` counts as 1.
+    other fills than "images", `draws` counts as 1.
 
     Args:
         explanandum: The classifier to explain, through its gradients.
@@ -69,7 +71,8 @@ class MaskingExplanation(Explainer):
         loss: Classification loss. "paper": -ln p, averaged over the pictures (eq. 5 and 6).
             "released": p is averaged first, and the cross-entropy is computed as if these
             probabilities were logits, or for a sigmoid head as if the pair (p, 1 - p) were.
-        fill: Content where the rest is 1: "mean" (gray), or "images" for the pictures of `bank`.
+        fill: Content where the rest is 1: "mean" (gray), "images" for the pictures of `bank`, or an
+            inpainter, which completes what mask k keeps, see `fills.fill`.
         bank: Folder of pictures for the fill "images"; 1000 training images as published.
         draws: Number of pictures drawn in each step, with replacement.
         augment: Whether to crop and flip the pictures, as the released code does; see `crops`.
@@ -79,7 +82,7 @@ class MaskingExplanation(Explainer):
 
     Raises:
         ValueError: If a number is out of range, if an option is unknown, or if the fill is "images"
-            without a `bank` or "mean" with one.
+            without a `bank`, or another one with it.
     """
 
     is_mask = True
@@ -100,7 +103,7 @@ class MaskingExplanation(Explainer):
         tv: float = 0.01,
         entropy: float = 0.0,
         loss: Literal["paper", "released"] = "paper",
-        fill: Literal["mean", "images"] = "mean",
+        fill: Literal["mean", "images"] | MaskFill | str = "mean",
         bank: str | None = None,
         draws: int = 10,
         augment: bool = False,
@@ -118,13 +121,13 @@ class MaskingExplanation(Explainer):
             )
         if (fill == "images") != (bank is not None):
             raise ValueError(
-                "fill must be 'mean', or 'images' with a folder of pictures as bank, got "
+                "fill must be 'images' with a folder of pictures as bank, or another without, got "
                 f"{fill!r} and bank {bank!r}"
             )
         self.steps, self.lr, self.scale, self.maps, self.combine = steps, lr, scale, maps, combine
         self.l1, self.tv, self.entropy, self.loss = l1, tv, entropy, loss
         self.bank, self.draws, self.augment, self.pairs = bank, draws, augment, pairs
-        self.start = start
+        self.start, self.fill = start, fill
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) in [0, 1], where 1 marks pixels that are kept."""
@@ -157,27 +160,33 @@ class MaskingExplanation(Explainer):
         found = minimize(objective, start, self.steps, partial(Adam, lr=self.lr), tick)
         return disjoint(found, size).clamp(0, 1)  # rounding can leave [0, 1]
 
-    def _fills(self, bank: Tensor | None, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures (draws, 3, H, W) of a step, or the mean color (1, 3, 1, 1) without a bank."""
+    def _fills(self, bank: Tensor | None, images: Tensor, generator: torch.Generator) -> Content:
+        """Pictures (draws, 3, H, W) of a step; without a bank the mean color, or an inpainter."""
         if bank is None:
-            return self.explanandum.mean.to(images)
+            fill = self.explanandum.fill(self.fill, self.seed)
+            return fill if isinstance(fill, Inpainted) else fill(images)
         drawn = bank[torch.randint(len(bank), (self.draws,), generator=generator)]
         return (crops(drawn, generator) if self.augment else drawn).to(images)
 
-    def losses(self, images: Tensor, classes: Tensor, masks: Tensor, fills: Tensor) -> Tensor:
+    def losses(self, images: Tensor, classes: Tensor, masks: Tensor, fills: Content) -> Tensor:
         """Losses (n,) of the pairs, which the optimization minimizes.
 
         Args:
             images: Images (n, 3, H, W) in [0, 1].
             classes: Classes (n,) int64.
             masks: K masks and the rest (n, K + 1, H, W), which sum to 1 at every pixel.
-            fills: Pictures (d, 3, H, W) that are shown where the rest is 1.
+            fills: Pictures (d, 3, H, W) that are shown where the rest is 1, or an inpainter.
         """
         mean = self.explanandum.mean.to(images)
         kept, rest = masks[:, :-1], masks[:, -1]
         parts = (images - mean)[:, None] * kept[:, :, None]  # (n, K, 3, H, W)
-        behind = (fills - mean) * rest[:, None, None]  # (n, d, 3, H, W)
-        shown = mean + parts[:, :, None] + behind[:, None]  # (n, K, d, 3, H, W)
+        if isinstance(fills, Tensor):
+            behind = (fills - mean)[None, None] * rest[:, None, None, None]  # (n, 1, d, 3, H, W)
+        else:
+            several = images.repeat_interleave(kept.shape[1], dim=0)
+            filled = fills(several, kept.flatten(0, 1)).view_as(parts)
+            behind = ((filled - mean) * rest[:, None, None])[:, :, None]  # (n, K, 1, 3, H, W)
+        shown = mean + parts[:, :, None] + behind  # (n, K, d, 3, H, W)
         logits = widen(self.explanandum(shown.flatten(0, 2))).view(*shown.shape[:3], -1)
         loss = self._surprise(logits, classes).sum(dim=1)
         loss = loss + self.l1 * kept.sum(dim=(1, 2, 3)) + self.tv * variation(kept, power=2)

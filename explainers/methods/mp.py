@@ -10,8 +10,9 @@ from torch.optim import Adam
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional import masking
-from explainers.functional.fills import OwnFill
+from explainers.functional import content, masking
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice
 from explainers.functional.losses import variation
 from explainers.functional.planes import resize
 from explainers.functional.smoothing import gaussian
@@ -64,7 +65,8 @@ class MP(Explainer):
             jitter x jitter offsets, one pixel apart. As in the released code, the mask is not
             shifted; in eq. 3 it is. 1 turns jitter off.
         init: Initial mask. "uniform": uniform noise in [0, 1], as in the ACCV paper. "ones":
-            nothing is removed; the gradient of a confident classifier is then almost zero.
+            nothing is removed; the gradient of a confident classifier is then almost zero. "zeros":
+            everything is removed, for inpainters, which restore an image with scattered holes.
             "circle": the smallest centered blurred disc whose removal achieves 99 % of the drop of
             p that the fill alone causes, as in the ICCV paper.
         noise: Standard deviation of the normal noise added to the masked image in each step, in
@@ -72,6 +74,8 @@ class MP(Explainer):
         fill: Content that replaces pixels, see `fills.fill`; "blur" as published. "images" is not
             allowed.
         sigma: Width in pixels of the fill "blur"; 10 for images of 224 pixels as published.
+        binary: Whether the image is shown under a binary mask, see `binary`, as in MP-G of the ACCV
+            paper, which fills by an inpainter. The map is the mask before it.
         pairs: Number of image-class pairs that are optimized side by side. It changes only speed
             and memory.
         seed: Seed of the noise and the shifts.
@@ -97,10 +101,11 @@ class MP(Explainer):
         tv: float = 1e-2,
         power: float = 3.0,
         jitter: int = 4,
-        init: Literal["uniform", "ones", "circle"] = "uniform",
+        init: Literal["uniform", "ones", "zeros", "circle"] = "uniform",
         noise: float = 0.0,
-        fill: OwnFill = "blur",
+        fill: FillChoice = "blur",
         sigma: float = 10.0,
+        binary: bool = False,
         pairs: int = 16,
         seed: int = 0,
     ) -> None:
@@ -115,7 +120,7 @@ class MP(Explainer):
         self.steps, self.lr, self.size, self.interpolation = steps, lr, size, interpolation
         self.l1, self.tv, self.power, self.jitter, self.init = l1, tv, power, jitter, init
         self.noise, self.fill, self.sigma, self.pairs = noise, fill, sigma, pairs
-        self.slope_at_one = slope_at_one
+        self.slope_at_one, self.binary = slope_at_one, binary
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) in [0, 1], where 1 marks pixels that had to be removed."""
@@ -127,21 +132,25 @@ class MP(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         std, generator = self.explanandum.std, self.generator()
-        fills = self.explanandum.fill(self.fill, generator, self.sigma)(images).expand_as(images)
+        fills = content.behind(self.explanandum.fill(self.fill, generator, self.sigma), images)
         start = self._start(images, fills, classes, generator)
-        wide_images, wide_fills = border(images, self.jitter), border(fills, self.jitter)
+        wide_images = border(images, self.jitter)
+        wide_fills = border(fills, self.jitter) if isinstance(fills, Tensor) else fills
 
         def objective(masks: Tensor, step: int) -> Tensor:
             offsets = torch.randint(self.jitter, (2,), generator=generator)
-            seen, behind = (window(x, offsets, images) for x in (wide_images, wide_fills))
+            seen = window(wide_images, offsets, images)
+            hidden = wide_fills
+            if isinstance(hidden, Tensor):
+                hidden = window(hidden, offsets, images)
+            shift: Tensor | None = None
             if self.noise:
                 drawn = torch.randn(images.shape[1:], generator=generator).to(images)
                 shift = self.noise * std.to(images) * drawn
-                seen, behind = seen + shift, behind + shift
             area = 1 - masks
             removed = (area.abs() if self.slope_at_one == "zero" else area).sum(dim=(1, 2))
             rough = variation(masks, self.power)
-            p = self._probability(seen, behind, masks, classes)
+            p = self._probability(seen, hidden, masks, classes, shift)
             return self.l1 * removed + self.tv * rough + p
 
         adam = partial(Adam, lr=self.lr)
@@ -151,23 +160,39 @@ class MP(Explainer):
     def _large(self, masks: Tensor, images: Tensor) -> Tensor:
         return resize(masks, (images.shape[2], images.shape[3]), self.interpolation)
 
-    def _probability(self, images: Tensor, fills: Tensor, masks: Tensor, classes: Tensor) -> Tensor:
-        """Probability (n,) of classes (n,) for images blended with fills by masks (n, h, w)."""
-        shown = masking.blend(images, self._large(masks, images), fills)
+    def _probability(
+        self,
+        images: Tensor,
+        fills: Content,
+        masks: Tensor,
+        classes: Tensor,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """Probability (n,) of classes (n,) for images blended with fills by masks (n, h, w).
+
+        The noise `shift` (3, H, W), if any, is added to both.
+        """
+        large = self._large(masks, images)
+        large = binary(large) if self.binary else large
+        if shift is not None and isinstance(fills, Tensor):
+            images, fills = images + shift, fills + shift
+        shown = masking.blend(images, large, fills)
+        if shift is not None and not isinstance(fills, Tensor):
+            shown = shown + shift  # the inpainter sees no noise
         return self.explanandum.probabilities(shown).gather(1, classes[:, None]).squeeze(1)
 
     def _start(
-        self, images: Tensor, fills: Tensor, classes: Tensor, generator: torch.Generator
+        self, images: Tensor, fills: Content, classes: Tensor, generator: torch.Generator
     ) -> Tensor:
         shape = (len(images), self.size, self.size)
         if self.init == "circle":
             return self._circle(images, fills, classes)
-        if self.init == "ones":
-            return images.new_ones(shape)
+        if self.init in ("ones", "zeros"):
+            return images.new_full(shape, float(self.init == "ones"))
         return torch.rand(shape[1:], generator=generator).to(images).expand(shape)
 
     @torch.no_grad()
-    def _circle(self, images: Tensor, fills: Tensor, classes: Tensor) -> Tensor:
+    def _circle(self, images: Tensor, fills: Content, classes: Tensor) -> Tensor:
         """Masks (n, size, size) that remove the smallest sufficient disc of `blurred_discs`.
 
         A disc is sufficient if it lowers the probability by 99 % of what the fill alone does. If
@@ -185,6 +210,23 @@ class MP(Explainer):
             found = torch.where(looking[:, None, None], masks, found)
             looking = looking & (p > goal)
         return found
+
+
+def binary(masks: Tensor) -> Tensor:
+    """Masks (n, H, W) of 0 and 1, whose gradient is passed on to `masks` unchanged.
+
+    A pixel is 1 above the threshold max(0.5, (largest + smallest value of its mask) / 2).
+
+    Source: the released code of Agarwal & Nguyen, ACCV 2020.
+
+    Example:
+        >>> binary(torch.tensor([[[0.2, 0.6, 0.9, 1.0]]])).tolist()
+        [[[0.0, 0.0, 1.0, 1.0]]]
+    """
+    values = masks.detach()
+    middle = (values.amax(dim=(1, 2), keepdim=True) + values.amin(dim=(1, 2), keepdim=True)) / 2
+    hard = (values > middle.clamp(min=0.5)).to(values)
+    return hard + (masks - values)
 
 
 def border(images: Tensor, jitter: int) -> Tensor:

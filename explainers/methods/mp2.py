@@ -9,8 +9,9 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional import masking
-from explainers.functional.fills import OwnFill
+from explainers.functional import content, masking
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice
 from explainers.functional.losses import log_odds
 from explainers.functional.planes import resize
 from explainers.optimization.pairs import Tick, gradient, solve_pairs, until_done
@@ -82,7 +83,7 @@ class MP2(Explainer):
         chance: float | None = None,
         interpolation: Literal["bilinear", "nearest"] = "bilinear",
         ranked: bool = True,
-        fill: OwnFill = "blur",
+        fill: FillChoice = "blur",
         sigma: float = 10.0,
         pairs: int = 16,
         seed: int = 0,
@@ -115,11 +116,12 @@ class MP2(Explainer):
 
     def _solve(self, images: Tensor, classes: Tensor, tick: Tick) -> Tensor:
         filled = self.explanandum.fill(self.fill, self.generator(), self.sigma)
-        fills = filled(images).expand_as(images)
+        fills = content.behind(filled, images)
         stop = math.log(self.chance / (1 - self.chance)) if self.chance else -math.inf
 
         def advance(order: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
-            odds_without = partial(self._odds, images[rows], fills[rows], classes[rows])
+            hidden = content.rows(fills, rows)
+            odds_without = partial(self._odds, images[rows], hidden, classes[rows])
             odds, slopes = gradient(odds_without, (order > 0).to(images))
             going = odds > stop
             order = torch.where(going[:, None, None], self._grow(order, slopes, step), order)
@@ -135,7 +137,7 @@ class MP2(Explainer):
     def _large(self, masks: Tensor, images: Tensor) -> Tensor:
         return resize(masks, (images.shape[2], images.shape[3]), self.interpolation)
 
-    def _odds(self, images: Tensor, fills: Tensor, classes: Tensor, removed: Tensor) -> Tensor:
+    def _odds(self, images: Tensor, fills: Content, classes: Tensor, removed: Tensor) -> Tensor:
         """Log-odds (n,) of classes (n,) for images filled where `removed` (n, h, w) is 1."""
         shown = masking.blend(images, 1 - self._large(removed, images), fills)
         return log_odds(self.explanandum(shown), classes, self.explanandum.multi_label)

@@ -34,6 +34,9 @@ class NEMt(LearnedExplainer):
         - Outside of training the smoothing kernel is fixed by the seed. The released code draws a
           new one each time.
 
+    Cost: one forward pass of the classifier for each image, and one of the decoder. A training step
+    takes a further forward pass and a backward pass for each image.
+
     Args:
         explanandum: The frozen classifier to explain.
         objective: Loss term that is added to 1 - mean(mask). "inverse": `weight` times the

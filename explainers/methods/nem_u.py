@@ -30,6 +30,9 @@ class NEMU(LearnedExplainer):
     available. The loss and both weights are inferred from the unsupervised variant in the released
     code of NEMt, 4 (1 - cosine) / 2 + 0.5 mean(mask).
 
+    Cost: one forward pass of the classifier for each image, and one of the decoder. A training step
+    takes two further forward passes and a backward pass for each image.
+
     Args:
         explanandum: The frozen classifier to explain.
         layer: Layer of the representation, see `representation.representation`.

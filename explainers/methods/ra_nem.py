@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from explainers.explanandum import Explanandum
 from explainers.explanandum.gradients import pyramid_maps
 from explainers.functional import losses
-from explainers.functional.fills import OwnFill
+from explainers.functional.fills import FillChoice, Inpainted
 from explainers.functional.omega import draw_k, gumbel, omega
 from explainers.learned import LearnedExplainer
 from explainers.networks import unet
@@ -73,6 +73,10 @@ class RaNEM(LearnedExplainer):
           forward passes, and a backward pass for each class, instead of one forward pass.
         - `gain` shortens training, see below.
 
+    Cost: one forward pass of the classifier for each image, and one of the decoder; with `start`,
+    see above. A training step takes `samples` further forward and backward passes for each image,
+    twice as many with `class_conditioned`.
+
     Args:
         explanandum: The frozen classifier to explain.
         samples: Number of masked images for each image and step, each with its own number k of kept
@@ -111,7 +115,7 @@ class RaNEM(LearnedExplainer):
         self,
         explanandum: Explanandum,
         samples: int = 6,
-        fills: list[OwnFill] | None = None,
+        fills: list[FillChoice] | None = None,
         selection: SelectionOptions | None = None,
         delta: Literal["supervised", "unsupervised"] = "supervised",
         layer: int | str = -1,
@@ -137,9 +141,8 @@ class RaNEM(LearnedExplainer):
             raise ValueError("deletion asks each image about its own class: use loss: row")
         if class_conditioned and explanandum.num_classes < 2:
             raise ValueError("class_conditioned needs an explanandum of at least two classes")
-        self.samples = samples
+        self.samples, self.gain = samples, gain
         self.selection: SelectionOptions = self.complete("selection", SELECTION)
-        self.gain = gain
         self.delta, self.layer = delta, layer
         self.loss: Literal["row", "crossed"] = loss
         self.deletion, self.start, self.conditioned = deletion, start, class_conditioned
@@ -156,10 +159,8 @@ class RaNEM(LearnedExplainer):
     def forward(self, images: Tensor, classes: Tensor | None = None) -> Tensor:
         """Scores (B, H, W) of images (B, 3, H, W) in [0, 1], as one graph without any check.
 
-        This is the method to deploy: `torch.export.export(explainer.eval(), (images,))`, or
-        `torch.onnx.export(explainer.eval(), (images,), "explainer.onnx", dynamo=True)`. An
-        explainer of any class also takes the classes (B,) int64. An explainer with a `start` needs
-        gradients and cannot be exported.
+        An explainer of any class also takes the classes (B,) int64. `exporting.export` writes this
+        graph to a file, and those of explainers with a `start`, which need gradients.
         """
         start = None if classes is None else self.starts(images, classes[:, None])[0]
         return self.scores(self.explanandum.features(images), images.shape[-2:], classes, start)
@@ -222,15 +223,14 @@ class RaNEM(LearnedExplainer):
         classes = logits.argmax(dim=1)
         if self.conditioned:
             probabilities = self.explanandum.to_probabilities(logits)
-            classes = torch.stack(
-                [classes, draw_other_class(probabilities, classes, generator)], 1
-            ).flatten()
+            others = draw_other_class(probabilities, classes, generator)
+            classes = torch.stack([classes, others], 1).flatten()
             images = images.repeat_interleave(2, dim=0)
             features = [level.repeat_interleave(2, dim=0) for level in features]
         (start,) = self.starts(images, classes[:, None])
         scores = self.scores(features, images.shape[-2:], classes, start)
-        masked, removed = self.masked(images, scores, generator)
-        shown = masked.flatten(0, 1)
+        shown, removed = self.masked(images, scores, generator)
+        shown = shown.flatten(0, 1)
         if self.delta == "unsupervised":
             with torch.no_grad():
                 whole = representation.representation(self.explanandum, images, self.layer)
@@ -263,23 +263,26 @@ class RaNEM(LearnedExplainer):
         draws = batch if self.selection["draw"] == "image" else 1
         k = draw_k(draws, self.samples, size.numel(), self.selection["sampling"], generator)
         choice = torch.randint(len(self.fills), (draws,), generator=generator).expand(batch)
-        noise = gumbel(
-            (batch, 1 if self.selection["shared_noise"] else self.samples, *size),
-            generator,
-            scores.device,
-        )
+        drawn = 1 if self.selection["shared_noise"] else self.samples
+        noise = gumbel((batch, drawn, *size), generator, scores.device)
         masks = omega(scores, k.expand(batch, -1), noise, self.selection["threshold"])
         removed = torch.zeros(batch, self.samples, dtype=torch.bool)
         if self.deletion:
             parity = torch.randint(2, (draws, 1), generator=generator)
             removed |= (torch.arange(self.samples) + parity) % 2 == 1
             masks = torch.where(removed[:, :, None, None].to(masks.device), 1 - masks, masks)
-        fill = torch.empty_like(images)
+        fill = torch.empty_like(images).unsqueeze(1)  # (B, 1, 3, H, W), or (B, S, 3, H, W)
         with torch.autocast(images.device.type, enabled=False):
             for number, name in enumerate(self.fills):
                 rows = (choice == number).nonzero()[:, 0].to(images.device)
-                fill[rows] = self.explanandum.fill(name, generator)(images[rows])
-        return fill.unsqueeze(1) + (images - fill).unsqueeze(1) * masks.unsqueeze(2), removed
+                source = self.explanandum.fill(name, generator)
+                if not isinstance(source, Inpainted):
+                    fill[rows] = source(images[rows])[:, None]
+                elif len(rows):
+                    fill = fill.expand(-1, self.samples, -1, -1, -1).clone()
+                    several = images[rows].repeat_interleave(self.samples, dim=0)
+                    fill[rows] = source(several, masks[rows].flatten(0, 1)).view_as(fill[rows])
+        return fill + (images.unsqueeze(1) - fill) * masks.unsqueeze(2), removed
 
 
 def draw_other_class(probabilities: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:

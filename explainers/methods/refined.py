@@ -10,7 +10,9 @@ from explainers.base import Explainer
 from explainers.checkpoint import load_beside
 from explainers.explanandum import Explanandum
 from explainers.explanandum.gradients import pyramid_maps, standardise
-from explainers.functional.fills import OwnFill
+from explainers.functional import content
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice
 from explainers.functional.soft_masks import stratified_shares
 from explainers.optimization import areas
 from explainers.optimization.areas import ESTIMATOR, SENSES, EstimatorOptions
@@ -28,7 +30,12 @@ class Refined(Explainer):
 
     This optimizes what insertion and deletion curves measure, on the very image that is explained,
     as the other optimizers of single images do. A trained explainer does not see the curves of the
-    image. The map has no scale. It has no published source.
+    image. The map has no scale.
+
+    Source: none published.
+
+    Cost for each image and class: that of the method that it starts from, and `passes` forward and
+    `passes` backward passes.
 
     Args:
         explanandum: The classifier to explain.
@@ -109,9 +116,9 @@ class Refined(Explainer):
             optimizer.step()
         return (start + _enlarged(change, start.shape[-2:])).detach()
 
-    def _fill(self, images: Tensor, name: OwnFill, generator: torch.Generator) -> Tensor:
+    def _fill(self, images: Tensor, name: FillChoice, generator: torch.Generator) -> Content:
         """The fill of all images; noise is the same for every image."""
-        return self.explanandum.fill(name, generator)(images).expand_as(images)
+        return content.behind(self.explanandum.fill(name, generator), images)
 
 
 def _enlarged(change: Tensor, size: torch.Size) -> Tensor:

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.functional import content
+from explainers.functional.fills import FillChoice
 from explainers.perturbation import grids
 from explainers.perturbation.viewer import Viewer
 
@@ -19,6 +20,8 @@ class RISE(Explainer):
 
     Source: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
     BMVC 2018, eq. 6. The paper uses 4000 masks for VGG16 and 8000 for ResNet50.
+
+    Cost for each image, whatever the number of classes: `masks` forward passes.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
@@ -46,7 +49,7 @@ class RISE(Explainer):
         masks: int = 4000,
         grid: int | list[int] = 7,
         probability: float = 0.5,
-        fill: OwnFill = "mean",
+        fill: FillChoice = "mean",
         batch_size: int = 64,
         channels_last: bool = False,
         seed: int = 0,
@@ -69,7 +72,7 @@ class RISE(Explainer):
     def class_maps(self, images: Tensor, classes: Tensor) -> Tensor:
         """Maps (B, k, H, W) of several classes for each image, from one set of forward passes."""
         generator, (height, width) = self.generator(), images.shape[-2:]
-        fills = self.explanandum.fill(self.fill, generator)(images).expand_as(images)
+        fills = content.behind(self.explanandum.fill(self.fill, generator), images)
         batches = grids.rise(
             self.masks,
             (height, width),
@@ -86,7 +89,8 @@ class RISE(Explainer):
         with viewer.bar:
             for masks in batches:
                 wide = masks.repeat_interleave(viewer.repeat, dim=2)
-                for image, fill, wanted, result in zip(shown, hidden, classes, sums, strict=True):
-                    found = viewer.masked(image, fill, wide)[:, wanted]  # (n, k)
+                for row, result in enumerate(sums):
+                    fill = hidden[row] if isinstance(hidden, Tensor) else hidden
+                    found = viewer.masked(shown[row], fill, wide)[:, classes[row]]  # (n, k)
                     result += found.mT.to(masks) @ masks.flatten(1)
         return sums.view(*classes.shape, height, width) / (self.masks * self.probability)

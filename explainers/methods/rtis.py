@@ -40,6 +40,10 @@ class RTIS(LearnedExplainer):
           with sigma 10, adds no noise where the mask is kept, and its noise has mean 0.11 and std 1
           by mistake.
 
+    Cost: one forward pass of the network for each image, whatever the number of classes. The
+    classifier is not asked. A training step takes a forward and a backward pass of the network
+    for each image, and two of each of the classifier.
+
     Args:
         explanandum: The frozen classifier to explain.
         network: Options of the mask network, see `networks.deeplab.DeepLabV3`.

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.explanandum import Explanandum
-from explainers.functional import masking
-from explainers.functional.fills import OwnFill
+from explainers.functional import content, masking
+from explainers.functional.fills import FillChoice
 from explainers.functional.regions import cell_numbers
 from explainers.learned import LearnedExplainer
 from explainers.networks.cells import CellOptions, cell_network
@@ -94,7 +94,7 @@ class ShapleyExplainer(LearnedExplainer):
         samples: int = 4,
         response: Literal["probability", "log_probability"] = "probability",
         classes: Literal["all", "predicted"] = "all",
-        fill: Literal[OwnFill, "tokens"] = "mean",
+        fill: FillChoice | Literal["tokens"] = "mean",
         network: CellOptions | None = None,
         optimizer: OptimizerOptions | None = None,
         seed: int = 0,
@@ -201,8 +201,8 @@ class ShapleyExplainer(LearnedExplainer):
                 logits = self.explanandum(shown)
         else:
             with torch.autocast(images.device.type, enabled=False):
-                fill = self.explanandum.fill(self.fill, self.seed)(images)
-            fill = fill.expand_as(images).repeat_interleave(count, dim=0)
+                fill = content.behind(self.explanandum.fill(self.fill, self.seed), images)
+            fill = content.repeated(fill, count)
             masks = kept.to(images)[:, self.cells(images)]
             logits = self.explanandum(masking.blend(shown, masks, fill))
         return self.to_responses(logits).view(len(images), count, -1)

@@ -2,14 +2,18 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
-from explainers.functional import planes
-from explainers.functional.fills import OwnFill
+from explainers.functional import content, planes
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice
 from explainers.perturbation.viewer import Viewer
+
+Window = tuple[slice, slice, slice]
 
 
 class SlidingPatch(Explainer):
@@ -55,7 +59,7 @@ class SlidingPatch(Explainer):
         explanandum: Explanandum,
         patch: int = 29,
         stride: int = 3,
-        fill: OwnFill = "mean",
+        fill: FillChoice = "mean",
         align: Literal["centre", "stretched"] = "centre",
         batch_size: int = 64,
         seed: int = 0,
@@ -98,22 +102,34 @@ class SlidingPatch(Explainer):
         patch, stride = self.sizes(height, width)
         rows, columns = (range(0, extent - patch + 1, stride) for extent in (height, width))
         places = [(y, x) for y in rows for x in columns]
-        fills = self.explanandum.fill(self.fill, self.generator())(images).expand_as(images)
+        hidden = content.behind(self.explanandum.fill(self.fill, self.generator()), images)
         result = images.new_empty(*classes.shape, len(places))
         total = len(images) * (1 + len(places))
         viewer = Viewer(self.explanandum, images, self.batch_size, title="SP", total=total)
         with viewer.bar:
-            for image, fill, wanted, found in zip(images, fills, classes, result, strict=True):
+            for row, (image, wanted, found) in enumerate(zip(images, classes, result, strict=True)):
+                fill = content.rows(hidden, slice(row, row + 1))
                 whole = viewer.probabilities(viewer.copies(image, 1))[0, wanted]
                 for start in range(0, len(places), self.batch_size):
                     batch = places[start : start + self.batch_size]
+                    windows = [np.s_[:, y : y + patch, x : x + patch] for y, x in batch]
+                    patches = self._patches(fill, image, windows)
                     shown = viewer.copies(image, len(batch))
-                    for occluded, (y, x) in zip(shown, batch, strict=True):
-                        window = slice(y, y + patch), slice(x, x + patch)
-                        occluded[:, *window] = fill[:, *window]
-                    hidden = viewer.probabilities(shown)[:, wanted]
-                    found[:, start : start + len(batch)] = (whole - hidden).mT
+                    for occluded, window, pixels in zip(shown, windows, patches, strict=True):
+                        occluded[window] = pixels
+                    without = viewer.probabilities(shown)[:, wanted]
+                    found[:, start : start + len(batch)] = (whole - without).mT
         return result.view(*classes.shape, len(rows), len(columns))
+
+    def _patches(self, fill: Content, image: Tensor, windows: list[Window]) -> list[Tensor]:
+        """Content of each patch of an image (3, H, W), from its fill (1, 3, H, W)."""
+        if isinstance(fill, Tensor):
+            return [fill[0][window] for window in windows]
+        masks = image.new_ones(len(windows), 1, *image.shape[1:])
+        for mask, window in zip(masks, windows, strict=True):
+            mask[window] = 0
+        filled = fill(image.expand(len(windows), -1, -1, -1), masks[:, 0])
+        return [pixels[window] for pixels, window in zip(filled, windows, strict=True)]
 
 
 def _at_centres(length: int, count: int, patch: int, stride: int) -> Tensor:

@@ -10,7 +10,8 @@ from explainers import door
 from explainers.base import Explainer
 from explainers.checkpoint import load_beside
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.functional.content import Content
+from explainers.functional.fills import FillChoice, Inpainted
 from explainers.optimization import completeness
 from explainers.optimization.completeness import SOLVER, STEPS, SolverOptions
 from explainers.optimization.snapshots import KeepBest, KeepSteps, Observer
@@ -82,7 +83,7 @@ class SLOC(Explainer):
         explanandum: Explanandum,
         masks: int = 1000,
         patches: PatchOptions | None = None,
-        fill: OwnFill = "mean",
+        fill: FillChoice = "mean",
         solver: SolverOptions | None = None,
         lambda1: float = 0.01,
         lambda2: float = 0.1,
@@ -200,8 +201,11 @@ class SLOC(Explainer):
         seeds: list[int] = draws[run].tolist()
         return seeds
 
-    def _fills(self, images: Tensor) -> Tensor:
-        fills = self.explanandum.fill(self.fill, self.generator())(images)
+    def _fills(self, images: Tensor) -> Content:
+        fill = self.explanandum.fill(self.fill, self.generator())
+        if isinstance(fill, Inpainted):
+            return fill
+        fills = fill(images)
         return fills.expand(-1, -1, *images.shape[-2:])
 
     def gap(self, sums: PatchSums) -> completeness.Gap:

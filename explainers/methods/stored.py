@@ -42,6 +42,8 @@ class StoredMaps(Explainer):
           of the images as they are prepared now, which nothing but their size can tell.
         - Folder of a zarr group (with `pip install zarr`): arrays of these names, without ending.
 
+    Source: none. Cost: no passes.
+
     Args:
         explanandum: The frozen classifier, for the metrics. Maps of a run that had another one are
             scored with a warning.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import FillName
+from explainers.functional.fills import FillName, Inpainted
 from explainers.functional.losses import log_odds
 from explainers.metrics.base import exact
 
@@ -36,7 +36,7 @@ def falls(
         batch_size: Number of images in each forward pass.
     """
     source = explanandum.fill(fill, 0)
-    shared = None if fill == "road" else source(images).expand_as(images)
+    shared = None if isinstance(source, Inpainted) else source(images).expand_as(images)
     removed = torch.cat([torch.zeros_like(removed[:1]), removed]).to(images.device)
     found = []
     for row, label in enumerate(targets.int().argmax(dim=1)):

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from explainers.explanandum import Explanandum
-from explainers.functional.fills import OwnFill
+from explainers.explanandum.inpainters import check_name
+from explainers.functional.content import Content, RowFills, pixels
+from explainers.functional.fills import FillChoice, Inpainted
 from explainers.functional.losses import log_odds
 from explainers.functional.soft_masks import soft_masks, stratified_shares, tempered
 
@@ -23,8 +25,8 @@ class EstimatorOptions(TypedDict, total=False):
 
     sharpness: float
     temperature: float
-    insertion: dict[OwnFill, float]
-    deletion: dict[OwnFill, float]
+    insertion: dict[FillChoice, float]
+    deletion: dict[FillChoice, float]
 
 
 ESTIMATOR: EstimatorOptions = {
@@ -45,6 +47,8 @@ def check(options: EstimatorOptions) -> None:
         ValueError: If one is out of range.
     """
     for name in ("insertion", "deletion"):
+        for fill in options[name]:
+            check_name(fill)
         chances = list(options[name].values())
         if not chances or min(chances) < 0 or abs(sum(chances) - 1) > 1e-6:
             raise ValueError(f"the probabilities of {name} must be >= 0 with sum 1")
@@ -54,7 +58,7 @@ def check(options: EstimatorOptions) -> None:
 
 def draw_fills(
     options: EstimatorOptions, sense: str, count: int, generator: torch.Generator
-) -> list[OwnFill]:
+) -> list[FillChoice]:
     """Names (count,) of fills, drawn with the probabilities of a sense.
 
     Args:
@@ -63,7 +67,7 @@ def draw_fills(
         count: Number of fills.
         generator: Source of the randomness, on the CPU.
     """
-    chances: dict[OwnFill, float] = options[sense]  # type: ignore[literal-required]
+    chances: dict[FillChoice, float] = options[sense]  # type: ignore[literal-required]
     names, weights = list(chances), torch.tensor(list(chances.values()))
     choice = torch.multinomial(weights, count, replacement=True, generator=generator)
     return [names[number] for number in choice.tolist()]
@@ -106,15 +110,18 @@ def own_fills(
     sense: str,
     images: Tensor,
     generator: torch.Generator,
-) -> Tensor:
+) -> Content:
     """Fills (B, 3, H, W) of images, each drawn with the probabilities of a sense."""
     names = draw_fills(options, sense, len(images), generator)
-    filled = torch.empty_like(images)
+    filled, inpainters = torch.zeros_like(images), []
     with torch.autocast(images.device.type, enabled=False):
         for row, name in enumerate(names):
             fill = explanandum.fill(name, generator)
-            filled[row : row + 1] = fill(images[row : row + 1])
-    return filled
+            if isinstance(fill, Inpainted):
+                inpainters.append((torch.tensor([row], device=images.device), fill))
+            else:
+                filled[row : row + 1] = fill(images[row : row + 1])
+    return RowFills(filled, inpainters) if inpainters else filled
 
 
 def areas(
@@ -123,7 +130,7 @@ def areas(
     images: Tensor,
     scores: Tensor,
     classes: Tensor,
-    fills: tuple[Tensor, Tensor],
+    fills: tuple[Content, Content],
     shares: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Tempered probabilities (B,) of the classes if pixels are inserted, and if they are deleted.
@@ -136,13 +143,16 @@ def areas(
         images: Images (B, 3, H, W) in [0, 1].
         scores: Scores (B, H, W), with a standard deviation of about 1.
         classes: Classes (B,) int64.
-        fills: What is behind the inserted, and in place of the deleted pixels, (B, 3, H, W) each.
+        fills: What is behind the inserted, and in place of the deleted pixels, each as (B, 3, H, W)
+            or an inpainter.
         shares: Shares of the pixels that are inserted and deleted, (B,) in [0, 1] each.
     """
     inserted, deleted = (
         soft_masks(scores, each, options["sharpness"])[:, None].to(images.dtype) for each in shares
     )
-    behind, instead = fills
+    with torch.autocast(images.device.type, enabled=False):
+        behind = pixels(fills[0], images, inserted[:, 0])
+        instead = pixels(fills[1], images, 1 - deleted[:, 0])
     shown = torch.cat(
         [behind + (images - behind) * inserted, images + (instead - images) * deleted]
     )

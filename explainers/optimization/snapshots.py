@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.explanandum import Explanandum
+from explainers.functional import content
+from explainers.functional.content import Content
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve
 
@@ -48,7 +50,7 @@ class KeepBest:
     Args:
         explanandum: The classifier.
         images: Images (B, 3, H, W) in [0, 1].
-        fills: Content that replaces removed pixels, broadcastable to the images.
+        fills: Content that replaces removed pixels, broadcastable to the images, or an inpainter.
         classes: Classes of the maps, (B, k) int64.
         last: Number of the solver's steps.
         batch_size: Number of perturbed images in a forward pass.
@@ -59,14 +61,15 @@ class KeepBest:
         self,
         explanandum: Explanandum,
         images: Tensor,
-        fills: Tensor,
+        fills: Content,
         classes: Tensor,
         last: int,
         batch_size: int,
         channels_last: bool,
     ) -> None:
         self.explanandum, self.classes, self.last = explanandum, classes, last
-        self.images, self.fills = images, fills.expand_as(images)
+        self.images = images
+        self.fills = fills.expand_as(images) if isinstance(fills, Tensor) else fills
         self.batch_size, self.channels_last = batch_size, channels_last
         self.maps = images.new_zeros(*classes.shape, *images.shape[-2:])
         self.scores = images.new_full(classes.shape, -torch.inf, dtype=torch.float64)
@@ -76,9 +79,8 @@ class KeepBest:
         if step != self.last and (step <= 51 or step % 15 != 1):
             return
         classes = self.classes[rows]
-        images, fill = (
-            x[rows].repeat_interleave(classes.shape[1], dim=0) for x in (self.images, self.fills)
-        )
+        images = self.images[rows].repeat_interleave(classes.shape[1], dim=0)
+        fill = content.repeated(content.rows(self.fills, rows), classes.shape[1])
         least, most = curves.run(
             self.explanandum,
             images,

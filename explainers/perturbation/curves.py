@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from explainers.explanandum import Explanandum
+from explainers.explanandum import Explanandum, representations
 from explainers.functional.fills import Fill, FillName, Inpainted
 from explainers.options import check_choices
 from explainers.perturbation.queue import Queue, ResponseTable
@@ -99,7 +99,9 @@ class Responses(NamedTuple):
     """Output of the classifier along a curve, as tensors (B, n + 1) on the CPU.
 
     Attributes:
-        probability: Probability of the followed class, float64 in [0, 1].
+        probability: Probability of the followed class, float64 in [0, 1], or with a layer the
+            similarity of its representation to that of the whole image. The others then say
+            nothing.
         logit: Logit of the followed class, float64.
         top: Index of the most probable class, int64.
         clean: Index of the most probable class of the unperturbed image, (B,) int64. It is -1 if no
@@ -122,6 +124,7 @@ def run(
     batch_size: int = 16,
     channels_last: bool = True,
     seed: int = 0,
+    layer: int | str | None = None,
 ) -> list[Responses]:
     """Computes the responses of the classifier along each curve.
 
@@ -145,6 +148,8 @@ def run(
         channels_last: Whether the batches use the channels-last memory layout. Which layout is
             faster depends on the network.
         seed: Seed of the random fills, with the same random stream for every image.
+        layer: Layer whose representation is compared with that of the whole image, see
+            `representations.representation`. None follows the class.
 
     Returns:
         The responses along each curve, in the order of `curves`.
@@ -157,14 +162,18 @@ def run(
     size = maps.shape[1] * maps.shape[2]
     wanted = [curve.states(size) for curve in curves]
     slots = {state: i for i, state in enumerate(dict.fromkeys(s for w in wanted for s in w))}
-    fills = {c.fill if isinstance(c.fill, str) else id(c.fill): c.fill for c in curves}
-    if "road" in fills:  # it depends on the pixels that are kept
-        fills["road"] = Inpainted(explanandum.fill("road", seed))
-    sources = {k: _source(explanandum, images, fill, seed) for k, fill in fills.items()}
-    answers = ResponseTable(explanandum, targets.int().argmax(dim=1).to(images.device), len(slots))
+    given = {c.fill if isinstance(c.fill, str) else id(c.fill): c.fill for c in curves}
+    fills = {key: _resolved(explanandum, images, fill, seed) for key, fill in given.items()}
+    sources = {k: _source(explanandum, images, fill) for k, fill in fills.items()}
+    classes, wholes = targets.int().argmax(dim=1).to(images.device), None
+    if layer is not None:
+        parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+        vectors = [representations.representation(explanandum, part, layer) for part in parts]
+        wholes = torch.cat(vectors)
+    answers = ResponseTable(explanandum, classes, len(slots), layer, wholes)
     plain = Queue(answers, images, batch_size, channels_last)
     queues = {
-        key: Queue(answers, images, batch_size, channels_last, fill.inpaint)
+        key: Queue(answers, images, batch_size, channels_last, fill)
         if isinstance(fill, Inpainted)
         else plain
         for key, fill in fills.items()
@@ -264,16 +273,23 @@ def _walk(
                 queue.push(pixels, row, slots[end, stop])
 
 
-def _source(
+def _resolved(
     explanandum: Explanandum, images: Tensor, fill: FillName | Tensor | Fill, seed: int
+) -> Tensor | Fill:
+    """The fill of a name: pixels if they depend on the batch, else a function."""
+    if not isinstance(fill, str):
+        return fill
+    named = explanandum.fill(fill, seed)
+    return named(images) if fill == "images" else named
+
+
+def _source(
+    explanandum: Explanandum, images: Tensor, fill: Tensor | Fill
 ) -> Callable[[int], Tensor]:
     """Function from the index of an image to its fill, broadcastable to (3, H, W)."""
     if isinstance(fill, Inpainted):
         mean = explanandum.mean.to(images)
         return lambda row: mean[0]
-    if isinstance(fill, str):
-        named = explanandum.fill(fill, seed)
-        fill = named(images) if fill == "images" else named
     if isinstance(fill, Tensor):
         whole = fill.to(images).expand(images.shape)
         return lambda row: whole[row]

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from explainers.explanandum import Explanandum
+from explainers.functional import content
+from explainers.functional.content import Content
+from explainers.functional.fills import Inpainted
 from explainers.perturbation.viewer import Viewer
 
 
@@ -82,14 +85,14 @@ def sharing() -> Iterator[SharedLogits]:
 
 
 def kept_logits(
-    viewer: Viewer, image: Tensor, fill: Tensor, regions: Tensor, kept: Tensor
+    viewer: Viewer, image: Tensor, fill: Content, regions: Tensor, kept: Tensor
 ) -> Tensor:
     """Logits (N, K) of an image of which only some regions are kept.
 
     Args:
         viewer: Viewer of the classifier. Its batches are contiguous, not in channels-last layout.
         image: Image (3, H, W) in [0, 1].
-        fill: Content that replaces the other regions, (3, H, W).
+        fill: Content that replaces the other regions, (3, H, W), or an inpainter.
         regions: Region of each pixel, (H, W) int64 in 0 to S - 1.
         kept: Regions that are kept, (N, S) bool on the CPU.
     """
@@ -109,8 +112,9 @@ def kept_logits(
     return shared.look_up(name, viewer.explanandum, kept, show)
 
 
-def _logits(viewer: Viewer, image: Tensor, fill: Tensor, keep: Tensor) -> Tensor:
-    shown = viewer.copies(fill, len(keep)).addcmul_(image - fill, keep[:, None])
+def _logits(viewer: Viewer, image: Tensor, fill: Content, keep: Tensor) -> Tensor:
+    filled = content.pixels(fill, image.expand(len(keep), -1, -1, -1), keep)
+    shown = viewer.copies(filled, len(keep)).addcmul_(image - filled, keep[:, None])
     viewer.bar.update(len(keep))
     return viewer.explanandum(shown)  # type: ignore[no-any-return]
 
@@ -119,7 +123,9 @@ def _codes(kept: Tensor) -> list[bytes]:
     return [row.tobytes() for row in kept.numpy()]
 
 
-def _digest(tensor: Tensor) -> str:
-    """Device, type, shape and content of a tensor."""
-    content = hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-    return f"{tensor.device} {tensor.dtype} {tuple(tensor.shape)} {content}"
+def _digest(value: Content) -> str:
+    """Device, type, shape and content of a tensor, or the name of an inpainter."""
+    if not isinstance(value, Tensor):
+        return value.name if isinstance(value, Inpainted) else str(id(value))
+    digest = hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return f"{value.device} {value.dtype} {tuple(value.shape)} {digest}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from explainers.explanandum import Explanandum
+from explainers.explanandum import Explanandum, representations
 
 
 class ResponseTable:
@@ -15,10 +15,21 @@ class ResponseTable:
         explanandum: The classifier.
         classes: Class to follow in each image, (B,) int64.
         columns: Number of states.
+        layer: Layer whose similarity to that of the whole image takes the place of the probability,
+            see `representations.representation`. None follows the class.
+        wholes: Representations (B, C) of the whole images, with a layer.
     """
 
-    def __init__(self, explanandum: Explanandum, classes: Tensor, columns: int) -> None:
+    def __init__(
+        self,
+        explanandum: Explanandum,
+        classes: Tensor,
+        columns: int,
+        layer: int | str | None = None,
+        wholes: Tensor | None = None,
+    ) -> None:
         self.explanandum, self.classes = explanandum, classes
+        self.layer, self.wholes = layer, wholes
         shape = (len(classes), columns)
         self.probability = torch.full(shape, torch.nan, device=classes.device)
         self.logit = torch.full(shape, torch.nan, device=classes.device)
@@ -26,6 +37,12 @@ class ResponseTable:
 
     def record(self, images: Tensor, cells: list[tuple[int, int]]) -> None:
         """Runs the classifier on images (n, 3, H, W) and writes its responses into `cells`."""
+        if self.layer is not None and self.wholes is not None:
+            rows, columns = torch.tensor(cells, device=images.device).unbind(1)
+            found = representations.representation(self.explanandum, images, self.layer)
+            alike = representations.similarity(found, self.wholes[rows])
+            self.probability[rows, columns] = alike.float()
+            return
         logits = self.explanandum(images)
         # An output that is not finite says nothing of any class.
         logits = logits.where(logits.isfinite().all(dim=1, keepdim=True), torch.nan)

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from explainers.explanandum import Explanandum
+from explainers.functional import content
+from explainers.functional.content import Content
+from explainers.functional.fills import Inpainted
 from explainers.perturbation.patches import Patches, PatchSums, draw_patches
 from explainers.perturbation.viewer import Viewer
 
@@ -83,7 +86,7 @@ class MaskResponses(NamedTuple):
 
 
 ResponseSet = tuple[Tensor, list[MaskResponses]]
-_LAST: WeakKeyDictionary[Explanandum, tuple[tuple[Tensor, ...], dict[Sampling, ResponseSet]]]
+_LAST: WeakKeyDictionary[Explanandum, tuple[tuple[Content, ...], dict[Sampling, ResponseSet]]]
 _LAST = WeakKeyDictionary()
 
 
@@ -91,7 +94,7 @@ _LAST = WeakKeyDictionary()
 def measure_responses(
     explanandum: Explanandum,
     images: Tensor,
-    fills: Tensor,
+    fills: Content,
     classes: Tensor,
     sampling: Sampling,
     share: bool = False,
@@ -105,7 +108,7 @@ def measure_responses(
     Args:
         explanandum: The classifier.
         images: Images (B, 3, H, W) in [0, 1].
-        fills: Content that replaces masked pixels, (1, 3, H, W) or (B, 3, H, W).
+        fills: Content that replaces masked pixels, (1, 3, H, W) or (B, 3, H, W), or an inpainter.
         classes: Classes to measure, (B, k) int64.
         sampling: Setting of the masks.
         share: Whether to return the result of an earlier call with the same sampling, if there is
@@ -119,7 +122,7 @@ def measure_responses(
     batch = sampling.batch_size
     clean, filled = (
         torch.cat([explanandum.probabilities(part) for part in torch.split(pictures, batch)])
-        for pictures in (images, fills)
+        for pictures in (images, content.pixels_without_image(fills, images[:1]))
     )
     facts = (images, fills, classes, clean, filled)
     known: dict[Sampling, ResponseSet] = {}
@@ -138,8 +141,10 @@ def measure_responses(
     return known[sampling]
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.device == b.device and torch.equal(a, b)
+def _same(a: Content, b: Content) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.device == b.device and torch.equal(a, b)
+    return isinstance(a, Inpainted) and isinstance(b, Inpainted) and a.name == b.name != ""
 
 
 def _choose(view: "_View", top: Tensor) -> list[tuple[float, ...]]:
@@ -205,7 +210,7 @@ class _View:
     """Shows the images of a call, masked by their fills, to the classifier."""
 
     def __init__(
-        self, explanandum: Explanandum, images: Tensor, fills: Tensor, sampling: Sampling
+        self, explanandum: Explanandum, images: Tensor, fills: Content, sampling: Sampling
     ) -> None:
         self.sampling = sampling
         layout = (sampling.batch_size, sampling.channels_last)
@@ -220,7 +225,9 @@ class _View:
             keep = group.pixels(start, start + batch, self.viewer.repeat)
             part = []
             for row in rows.tolist():
-                image, fill = self.images[row], self.fills[row % len(self.fills)]
+                image, fill = self.images[row], self.fills
+                if isinstance(fill, Tensor):
+                    fill = fill[row % len(fill)]
                 part.append(self.viewer.masked(image, fill, keep)[:, classes[row]].mT)
             found.append(torch.stack(part))
         return torch.cat(found, dim=2)

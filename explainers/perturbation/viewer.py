@@ -1,12 +1,13 @@
 """Batches of perturbed images, made in one buffer and shown to the classifier."""
 
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from explainers.explanandum import Explanandum
+from explainers.functional.content import Content
 
 
 class Viewer:
@@ -50,20 +51,34 @@ class Viewer:
         """Number of times that a mask repeats each column, to match the pixels in memory."""
         return 3 if self.channels_last else 1
 
-    def planes(self, images: Tensor) -> Tensor:
-        """Pixels of images (B, 3, H, W) in the order of memory: (B, H W 3) or (B, 3, H W)."""
+    @overload
+    def planes(self, images: Tensor) -> Tensor: ...
+
+    @overload
+    def planes(self, images: Content) -> Content: ...
+
+    def planes(self, images: Content) -> Content:
+        """Pixels of images (B, 3, H, W) in the order of memory: (B, H W 3) or (B, 3, H W).
+
+        An inpainter, which has no pixels yet, stays as it is.
+        """
+        if not isinstance(images, Tensor):
+            return images
         if self.channels_last:
             return images.permute(0, 2, 3, 1).flatten(1)
         return images.flatten(2)
 
-    def masked(self, image: Tensor, fill: Tensor, masks: Tensor) -> Tensor:
+    def masked(self, image: Tensor, fill: Content, masks: Tensor) -> Tensor:
         """Probabilities (n, K) of an image under masks.
 
         Args:
             image: Pixels of the image, one row of `planes`.
-            fill: Pixels that are shown where a mask is 0, one row of `planes`.
+            fill: Pixels that are shown where a mask is 0, one row of `planes`, or an inpainter.
             masks: At most `batch_size` keep masks (n, H, W repeat) in [0, 1].
         """
+        if not isinstance(fill, Tensor):
+            pictures = self._pictures(image[None]).expand(len(masks), -1, -1, -1)
+            fill = self.planes(fill(pictures, masks[:, :, :: self.repeat]))
         keep, shown = masks.flatten(1), self.buffer[: len(masks)]
         keep = keep if self.channels_last else keep[:, None]
         torch.addcmul(fill, image - fill, keep, out=shown)  # as masking.blend

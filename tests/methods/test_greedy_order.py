@@ -93,7 +93,7 @@ def test_the_forward_passes_are_those_of_the_docstring(curve, passes):
         ({"grid": 1}, "at least 2"),
         ({"batch_size": 0}, "positive"),
         ({"curve": "neither"}, "got .neither"),
-        ({"deletion_fill": "road"}, "got .road"),
+        ({"deletion_fill": "sand"}, "got .sand"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong, message):

@@ -322,7 +322,7 @@ def test_a_class_that_no_disc_hides_starts_from_the_largest():
         ({"noise": -0.1}, "noise=-0.1"),
         ({"power": 0.5}, "power=0.5"),
         ({"interpolation": "bicubic"}, "bicubic"),
-        ({"init": "zeros"}, "zeros"),
+        ({"init": "sand"}, "sand"),
         ({"fill": "images"}, "got .images"),
     ],
 )
