@@ -8,7 +8,10 @@ from torch import Tensor
 
 from explainers.explanandum import Explanandum
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.curve_options import RESPONSE, ResponseOptions
 from explainers.metrics.monte_carlo import drawn, half_width
+from explainers.metrics.ties import gaussian_ranks
+from explainers.options import complete
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve, Responses
 
@@ -36,6 +39,7 @@ class CurveMetric(PerImageMetric):
         draws: Number of points of each curve to evaluate, drawn at random; None evaluates all.
         batch_size: Number of perturbed images in each forward pass.
         channels_last: Whether these batches are in the channels-last memory layout.
+        response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
 
     Raises:
         ValueError: If `draws` is below 1.
@@ -46,12 +50,17 @@ class CurveMetric(PerImageMetric):
     speed_only = ("batch_size", "channels_last")
 
     def __init__(
-        self, draws: int | None = None, batch_size: int = 16, channels_last: bool = True
+        self,
+        draws: int | None = None,
+        batch_size: int = 16,
+        channels_last: bool = True,
+        response: ResponseOptions | None = None,
     ) -> None:
         super().__init__()
         if draws is not None and draws < 1:
             raise ValueError(f"draws must be at least 1 or None, got {draws}")
         self.draws, self.batch_size, self.channels_last = draws, batch_size, channels_last
+        self.response = complete(response, RESPONSE)
 
     @abstractmethod
     def setting(self, size: tuple[int, int]) -> Curve:
@@ -79,7 +88,7 @@ class CurveMetric(PerImageMetric):
         seed: int = 0,
     ) -> list[Responses]:
         """Responses along each curve, or only at its drawn points; see `curves.run`."""
-        count = len(settings)
+        count, options = len(settings), self.response
         if self.draws is not None:
             generator = torch.Generator().manual_seed(seed)
             settings = [drawn(c, maps[0].numel(), self.draws, generator) for c in settings]
@@ -87,12 +96,13 @@ class CurveMetric(PerImageMetric):
         found = curves.run(
             explanandum,
             images,
-            maps,
+            gaussian_ranks(maps) if options["ties"] == "gaussian" else maps,
             targets,
             settings,
             batch_size=self.batch_size,
             channels_last=self.channels_last,
             seed=seed,
+            layer=options["layer"] if options["kind"] == "similarity" else None,
         )
         if self.draws is None:
             return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, TypedDict
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,46 +11,16 @@ from explainers.explanandum import Explanandum
 from explainers.functional import fills
 from explainers.functional.fills import Fill, FillName, Inpainted
 from explainers.metrics.curve_metric import CurveMetric, Value, curve_values
+from explainers.metrics.curve_options import (
+    AREA,
+    FILL,
+    AreaOptions,
+    FillOptions,
+    ResponseOptions,
+)
 from explainers.options import check_choices, complete
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve, Order
-
-
-class AreaOptions(TypedDict, total=False):
-    """Options for the area under a curve.
-
-    Args:
-        rule: "trapezoid" for the trapezoidal rule, or "mean" for the mean of the points.
-        part: Range of the curve that counts, [start, end] as fractions of its steps.
-        skip_first: Whether to leave out the first point of that range.
-        scale: Factor that multiplies the area, such as 100.
-    """
-
-    rule: Literal["trapezoid", "mean"]
-    part: list[float]
-    skip_first: bool
-    scale: float
-
-
-class FillOptions(TypedDict, total=False):
-    """Options of a fill.
-
-    Args:
-        sigma: Width of the fill "blur" in pixels.
-        bank: Folder of pictures for the fill "images". None takes other images of the batch, so
-            that the value depends on the batch.
-        count: Number of independent fills "noise" or "images"; the curves are averaged over them.
-        seed: Seed of the fills "noise" and "images".
-    """
-
-    sigma: float
-    bank: str | None
-    count: int
-    seed: int
-
-
-AREA: AreaOptions = {"rule": "trapezoid", "part": [0.0, 1.0], "skip_first": False, "scale": 1.0}
-FILL: FillOptions = {"sigma": 10.0, "bank": None, "count": 1, "seed": 0}
 
 
 class RISECurves(CurveMetric):
@@ -77,6 +47,7 @@ class RISECurves(CurveMetric):
             (Ra-NEM, eq. 6). `pixels: 1` draws from H W points. An error bound follows the table.
         batch_size: Number of perturbed images in each forward pass.
         channels_last: Whether these batches are in the channels-last memory layout.
+        response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
     """
 
     names = ("InsertionAUC", "DeletionAUC", "Faithfulness")
@@ -96,9 +67,10 @@ class RISECurves(CurveMetric):
         draws: int | None = None,
         batch_size: int = 16,
         channels_last: bool = True,
+        response: ResponseOptions | None = None,
     ) -> None:
         check_choices(type(self), locals())
-        super().__init__(draws, batch_size, channels_last)
+        super().__init__(draws, batch_size, channels_last, response)
         _check(pixels, steps)
         self.pixels, self.steps = pixels, steps
         self.deletion_fill, self.insertion_fill = deletion_fill, insertion_fill
@@ -145,6 +117,7 @@ class SLOCCurves(CurveMetric):
             `steps` equal to H W draws from all pixels.
         batch_size: Number of perturbed images in each forward pass.
         channels_last: Whether these batches are in the channels-last memory layout.
+        response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
     """
 
     names = ("POS", "NEG", "DEL", "INS", "NPD", "IDD")
@@ -165,10 +138,13 @@ class SLOCCurves(CurveMetric):
         draws: int | None = None,
         batch_size: int = 16,
         channels_last: bool = True,
+        response: ResponseOptions | None = None,
     ) -> None:
         check_choices(type(self), locals())
-        super().__init__(draws, batch_size, channels_last)
+        super().__init__(draws, batch_size, channels_last, response)
         _check(None, steps)
+        if self.response["kind"] != "class":
+            raise ValueError("POS and NEG follow the class: response: {kind: class}")
         self.steps, self.fill = steps, fill
 
     def setting(self, size: tuple[int, int]) -> Curve:
@@ -216,6 +192,7 @@ class CurveAUC(CurveMetric):
         inpainter: Function that fills the replaced pixels, instead of `fill`; see `Inpainted`.
         batch_size: Number of perturbed images in each forward pass.
         channels_last: Whether these batches are in the channels-last memory layout.
+        response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
 
     Raises:
         ValueError: If an option is unknown or does not suit the others.
@@ -236,10 +213,15 @@ class CurveAUC(CurveMetric):
         inpainter: Callable[[Tensor, Tensor], Tensor] | None = None,
         batch_size: int = 16,
         channels_last: bool = True,
+        response: ResponseOptions | None = None,
     ) -> None:
         check_choices(type(self), locals())
-        super().__init__(draws, batch_size, channels_last)
+        super().__init__(draws, batch_size, channels_last, response)
         _check(pixels, steps)
+        if self.response["kind"] == "similarity" and value != "probability":
+            raise ValueError(
+                f"with the response similarity there is no value {value!r}: leave it out"
+            )
         self.area_options = complete(area, AREA)
         self.fill_options = complete(fill_options, FILL)
         count, random = self.fill_options["count"], fill in ("noise", "images")

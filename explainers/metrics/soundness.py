@@ -10,6 +10,7 @@ from explainers.explanandum import Explanandum
 from explainers.functional.fills import read_bank
 from explainers.metrics.base import PerImageMetric, exact
 from explainers.metrics.inputs import finite
+from explainers.metrics.ties import gaussian_ranks
 from explainers.options import check_choices
 from explainers.perturbation import curves
 
@@ -55,20 +56,6 @@ def soundness(area: Tensor, clean: Tensor, beta: float = 0.1) -> Tensor:
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     ratio = torch.where(whole > 0, part / whole.where(whole > 0, 1.0), 1.0).clamp_max(1.0)
     return ratio.masked_fill(part.isnan() | whole.isnan(), torch.nan)
-
-
-def gaussian_ranks(maps: Tensor) -> Tensor:
-    """Ranks 0 to HW - 1 of the pixels of maps (B, H, W); equal pixels rank higher near the center.
-
-    The order is that of the map plus an infinitesimally small Gaussian at the center of the image.
-    """
-    rows, columns = (torch.arange(n) - (n - 1) / 2 for n in maps.shape[1:])
-    distance = ((rows / maps.shape[1]) ** 2)[:, None] + (columns / maps.shape[2]) ** 2
-    outer = distance.flatten().argsort(descending=True, stable=True)
-    flat = exact(maps).flatten(1)
-    order = outer[flat[:, outer].argsort(dim=1, stable=True)]
-    places = torch.arange(flat.shape[1], dtype=torch.float64).expand_as(flat)
-    return torch.zeros_like(flat).scatter_(1, order, places).view(maps.shape)
 
 
 class CompletenessSoundness(PerImageMetric):

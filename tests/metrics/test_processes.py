@@ -42,6 +42,7 @@ SETTINGS = {  # smaller than the defaults, or others beside them
     "MuFidelity": [{"draws": 5}],
     "ROAD": [{"shares": [0.3, 0.7]}],
     "RISECurves": [{"pixels": 1, "draws": 5}],
+    "RenderedParts": [],  # its renderings are made in test_rendered_parts
     "SLOCCurves": [{"steps": 5}],
 }
 

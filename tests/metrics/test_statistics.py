@@ -96,10 +96,12 @@ def test_bootstrap_edges():
         statistics.bootstrap_ci({"m": nothing}, lambda _: {"f": float("nan")}, n=3)["f"]
     ).all()
     many = np.arange(50.0)  # in one piece or in many
-    np.testing.assert_array_equal(
-        statistics._resampled_means(many, 20, 0),
-        statistics._resampled_means(many, 20, 0, budget=120),
-    )
+    for whole, parts in zip(
+        statistics._resampled_sums([many], 20, 0),
+        statistics._resampled_sums([many], 20, 0, budget=120),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(whole, parts)
 
 
 def test_signed_rank_and_holm():
@@ -145,3 +147,37 @@ def test_with_many_methods_only_the_one_under_test_is_compared():
     assert len(result) == 6
     assert {r["a"] for r in result} == {"c"}
     assert len(statistics.paired_wilcoxon(table, None)) == 21
+
+
+def test_all_columns_share_one_resampling():
+    """As one column at a time, drawn anew, and without a width where all values are equal."""
+    values = np.random.default_rng(1).random(300)
+    holes = np.where(np.arange(300) % 7 == 0, np.nan, values)
+    columns = {"v": values, "c": np.full(300, 0.3), "h": holes, "none": np.full(300, np.nan)}
+    found = statistics.bootstrap_ci(columns, n=500)
+    drawn = np.random.default_rng(0).integers(0, 300, (500, 300))
+    expected = np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
+    np.testing.assert_allclose(found["v"], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        found["h"], np.quantile(np.nanmean(holes[drawn], axis=1), [0.025, 0.975]), rtol=1e-12
+    )
+    assert found["c"] == (0.3, 0.3)
+    assert np.isnan(found["none"]).all()
+
+
+def test_scores_of_sums_need_no_columns():
+    counts = {k: np.random.default_rng(i).integers(0, 3, 50) * 1.0 for i, k in enumerate("ab")}
+    counts["a"][3] = np.nan
+
+    def ratio(values):
+        return {"r": float(np.nansum(values["a"]) / np.nansum(values["b"]))}
+
+    whole = statistics.bootstrap_ci(counts, ratio, n=200)
+    assert statistics.bootstrap_ci(counts, ratio, n=200, of_sums=True) == whole
+
+
+def test_the_quick_signed_rank_test_is_that_of_scipy():
+    generator = np.random.default_rng(2)
+    for values in (generator.normal(0.1, 1, 300), generator.integers(-3, 5, 200) * 1.0):
+        mine, theirs = statistics.signed_rank(values), stats.wilcoxon(values).pvalue
+        assert mine == pytest.approx(theirs, rel=1e-12)
