@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from explainers import door
 from explainers.explanandum import Explanandum
 from explainers.explanandum.classes import check_classes
+from explainers.explanandum.inpainters import open_all, without_paths
 from explainers.explanandum.weights import fingerprint
 from explainers.functional import masking
 from explainers.naming import class_path
@@ -62,6 +63,7 @@ class Explainer(LightningModule, ABC):
         super().__init__()
         self.save_hyperparameters(ignore=["explanandum"], logger=False)
         check_choices(type(self), self.hparams)
+        open_all(self.hparams)
         self.explanandum = explanandum
         self.seed = seed
         self.cost: dict[str, float] | None = None  # of the training, see `cost.CountCost`
@@ -159,7 +161,7 @@ class Explainer(LightningModule, ABC):
         """Adds what rebuilds this explainer, without the original sources of its weights."""
         accepted = inspect.signature(type(self)).parameters  # Lightning adds those of base classes
         hparams = {name: value for name, value in self.hparams.items() if name in accepted}
-        checkpoint["hyper_parameters"] = without_sources(hparams)
+        checkpoint["hyper_parameters"] = without_paths(without_sources(hparams))
         checkpoint["class_path"] = class_path(type(self))
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:

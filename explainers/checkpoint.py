@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
@@ -23,6 +24,7 @@ from explainers.trainingstate import check_state
 from explainers.trust import CLASSIFIER, granting
 
 # Arguments of an explanandum that say where it comes from.
+ROUNDED = 1e-5  # of the largest weight of a tensor
 SOURCE = ("model", "model_args", "weights", "pretrained", "weights_key", "trust")
 
 
@@ -117,8 +119,9 @@ def explainer_class(class_path: str) -> type[Explainer]:
 def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
     """Whether the checkpoint of an explainer belongs to exactly this classifier.
 
-    The same classifier has equal weights, classes, mean, std and kind of probability. If the
-    checkpoint does not contain the weights, a hash of them is compared.
+    The same classifier has equal weights, classes, mean, std and kind of probability. Stored
+    weights may differ by 1e-5 of the largest of their tensor, since a moving average rounds them.
+    If the checkpoint does not contain the weights, a hash of them is compared.
     """
     config, own = checkpoint["explanandum"], explanandum.config
     if any(config.get(key) != own[key] for key in ("classes", "mean", "std", "multi_label")):
@@ -132,8 +135,16 @@ def explains(checkpoint: dict[str, Any], explanandum: Explanandum) -> bool:
         return checkpoint.get("explanandum_weights") in (None, fingerprint(explanandum))
     weights = explanandum.state_dict()
     return stored.keys() == weights.keys() and all(
-        torch.equal(value, weights[name].cpu()) for name, value in stored.items()
+        _same(value, weights[name].cpu()) for name, value in stored.items()
     )
+
+
+def _same(stored: Tensor, own: Tensor) -> bool:
+    """Whether weights are equal up to the rounding of a moving average."""
+    if stored.shape != own.shape or not stored.is_floating_point():
+        return torch.equal(stored, own)
+    limit = ROUNDED * own.abs().max() if own.numel() else 0.0
+    return bool(((stored - own).abs() <= limit).all())
 
 
 def model_config(path: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -20,6 +20,7 @@ from explainers.callbacks.checkpointio import WholeCheckpointIO
 from explainers.callbacks.dashboard import HoldConfig
 from explainers.callbacks.folder import FitFolder
 from explainers.callbacks.interrupt import SaveOnInterrupt
+from explainers.callbacks.judge import JudgeImages
 from explainers.callbacks.progress import CloseBars
 from explainers.callbacks.save import SaveMaps
 from explainers.callbacks.score import Score
@@ -209,7 +210,7 @@ class CLI(LightningCLI):
         built = [self.groups[n][0](**given) for n, given in groups.items() if given is not None]
         self.folder = FitFolder(self._get(self.config_init, "ckpt_path"))
         # First, to see every image before it is explained.
-        first: list[Callback] = [self.folder] if self.trains else [CheckClassifier()]
+        first: list[Callback] = [self.folder] if self.trains else [JudgeImages(), CheckClassifier()]
         last = [SaveOnInterrupt()] if self.trains else []  # when all others have seen the batch
         used = {**used, "callbacks": [*first, *(used["callbacks"] or []), *last]}
         if not used["plugins"]:

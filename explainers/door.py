@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from explainers.explanandum import Explanandum
+from explainers.explanandum.features import NotDefinedError
 from explainers.explanandum.precision import exact
 
 LOW, HIGH = -0.5, 1.5  # images in [0, 1], with room for added noise
@@ -87,12 +88,25 @@ def _guarded(function: Function, check: Check) -> Function:
                 found = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
                 name = f"{type(explainer).__name__}.{function.__name__}"
                 raise ValueError(f"{name} must return maps of shape {shape}, got {found}")
+            _check_range(explainer, maps)
             maps = (maps if tracked else maps.detach()).to(torch.float32)
             if of_targets and explainer.class_specific:
                 maps = maps.where(asked.any(dim=1)[:, None, None], 0.0)
             return maps.clone() if maps.is_inference() else maps
 
     return cast(Function, call)
+
+
+def _check_range(explainer: Explaining, maps: Tensor) -> None:
+    """Refuses finite values that float32 does not hold, which would pass for infinite ones."""
+    if maps.dtype != torch.float64:
+        return
+    largest = float(maps.detach().abs().nan_to_num(nan=0.0, posinf=0.0).max())
+    if largest > torch.finfo(torch.float32).max:
+        raise ValueError(
+            f"{type(explainer).__name__} gives maps with values up to {largest:.3g}, and maps are "
+            "float32, which holds at most 3.4e+38: divide them by their largest magnitude"
+        )
 
 
 @contextmanager
@@ -172,6 +186,11 @@ def _check_images(explainer: Explaining, images: Tensor, values: bool) -> None:
 
 
 def _check_targets(explainer: Explaining, images: Tensor, targets: Tensor) -> None:
+    if explainer.explanandum.head_width == 0 and explainer.class_specific:
+        raise NotDefinedError(
+            f"{type(explainer).__name__} explains a class, and an encoder without a head has none; "
+            "methods without classes are NEMU, and RaNEM with delta: unsupervised"
+        )
     expected = (len(images), explainer.explanandum.num_classes)
     shape, dtype = tuple(getattr(targets, "shape", ())), getattr(targets, "dtype", type(targets))
     if not isinstance(targets, Tensor) or dtype != torch.bool or shape != expected:

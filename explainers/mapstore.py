@@ -130,6 +130,17 @@ def places(folder: Path) -> dict[str, tuple[Path, int]]:
     return found
 
 
+def held(folder: Path) -> dict[str, tuple[int, int]]:
+    """Numbers of maps and of curves that are kept of each image of a run, by its name."""
+    found = {}
+    for source, indices in _sources(folder).items():
+        with np.load(source) as archive:
+            for index in indices:
+                facts = json.loads(archive[f"{index}.facts"].tobytes())
+                found[facts["name"]] = len(facts["maps"]), len(facts["curves"])
+    return found
+
+
 def load(source: Path, index: int) -> Entry:
     """What is kept of one image, see `places`."""
     with np.load(source) as archive:

@@ -23,7 +23,7 @@ from explainers.explanandum.weights import fingerprint
 from explainers.methods.constant import CentredGaussian
 from explainers.methods.deeplab import DeepLabExplainer
 from explainers.methods.rtis import RTIS
-from explainers.reading import read_explainer
+from explainers.reading import read_checkpoint, read_explainer
 from tests import planted
 from tests.support import fit_trainer, save, untrained_classifier
 
@@ -245,6 +245,19 @@ def test_an_export_holds_what_explaining_needs_and_no_more(tmp_path, classifier_
     for out in ("part.ckpt", "model.pt"):
         with pytest.raises(ValueError, match=r"out is a new file whose name ends with \.ckpt"):
             export(str(tmp_path / "last.ckpt"), str(tmp_path / out))
+
+
+def test_a_moving_average_explains_the_same_classifier(tmp_path, classifier_file):
+    explainer = RTIS(Explanandum(str(classifier_file)), **SMALL)
+    fit = fit_trainer(tmp_path, max_steps=4, callbacks=[EMAWeightAveraging(decay=0.98)])
+    fit.fit(explainer, Shapes(image_size=[32, 32], batch_size=4, train_images=16, val_images=4))
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint, same = read_checkpoint(tmp_path / "last.ckpt"), Explanandum(str(classifier_file))
+    assert explains(checkpoint, same)
+    name, value = next((n, v) for n, v in same.state_dict().items() if v.is_floating_point())
+    assert not torch.equal(checkpoint["state_dict"][f"explanandum.{name}"], value)  # it is rounded
+    value.flatten()[0] += 3e-5 * value.abs().max()
+    assert not explains(checkpoint, same)
 
 
 def test_a_moving_average_leaves_the_explanandum_out_as_well(tmp_path, classifier_file):

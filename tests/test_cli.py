@@ -151,9 +151,9 @@ def test_what_is_misspelt_is_named_in_one_line(run, tmp_path, capsys, change, to
             "model.DeepLabExplainer.network.atrous_rates must be list[int], got [1, 'x']",
         ),
         (
-            {"model.init_args.optimizer.schedule": "linear"},
+            {"model.init_args.optimizer.schedule": "exponential"},
             "model.DeepLabExplainer.optimizer.schedule must be "
-            "one of ['constant', 'cosine', 'annealing'], got linear",
+            "one of ['constant', 'cosine', 'linear', 'step', 'annealing'], got exponential",
         ),
         (
             {"model.init_args.explanandum.init_args.pretrained": "perhaps"},

@@ -11,7 +11,8 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from explainers.cli import CLI, EvaluateCLI
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+# Those of papers are parsed by the commands that they name, see test_papers.
+CONFIGS = sorted(path for path in Path("configs").rglob("*.yaml") if path.parts[1] != "papers")
 BASE = {
     "methods": ["configs/explananda/shapes.yaml", "configs/data/shapes.yaml"],
     "explananda": ["configs/data/shapes.yaml"],
@@ -46,12 +47,12 @@ class EvaluateOnly(TrainerOnly, EvaluateCLI):
 pytestmark = pytest.mark.filterwarnings("ignore:.*tensorboardX.*:UserWarning")
 
 
-def build(cli, command, files, tmp_path, monkeypatch):
+def build(cli, command, files, tmp_path, monkeypatch, flags=()):
     """The trainer's callbacks by name; loggers make their folders in `tmp_path`."""
     words = [word for file in files for word in ("-c", str(Path(file).resolve()))]
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Built) as built:
-        cli([command, *words])
+        cli([command, *words, *flags])
     return [type(callback).__name__ for callback in built.value.args[0].callbacks]
 
 
@@ -60,18 +61,11 @@ def test_config_parses_and_its_trainer_is_built(path, tmp_path, monkeypatch):
     family, text = path.parts[1], path.read_text()
     own = yaml.safe_load(text)
     files = [str(path), *BASE.get(family, [])]
-    for common in (path.parent / "base.yaml", path.parent / f"{path.stem.partition('_')[0]}.yaml"):
-        if family == "papers" and common.exists() and common != path:  # given first, see there
-            files, text = [str(common), *files], common.read_text() + text
     if family in ("explananda", "data"):
         files.insert(0, "configs/methods/deeplab.yaml")
-    if family in ("papers", "classifiers", "recipes") and "datamodules." not in text:
+    if family in ("classifiers", "recipes") and "datamodules." not in text:
         files.append("configs/data/shapes.yaml")
-    if family == "papers" and "explanandum:" not in text:
-        files.append("configs/explananda/efficientnet_lite0.yaml")
-    scoring = path.name.startswith(("evaluate", "compare")) or (
-        family == "papers" and "score:" in text
-    )
+    scoring = path.name.startswith(("evaluate", "compare"))
     if path.name.startswith(("evaluate", "compare", "trainer")):
         files = ["configs/methods/random.yaml", *BASE["methods"], *files]
     cli, command = (EvaluateOnly, "test") if scoring else (TrainOnly, "fit")

@@ -242,3 +242,23 @@ def test_passes_are_those_of_the_method(case):
     with counted(method.explanandum.model) as counts:
         method.attribute(*case)
     assert counts == [2, 2]
+
+
+class Huge(Gradient):
+    """Gives maps of float64."""
+
+    largest = 1e300
+
+    def attribute(self, images, targets):
+        return torch.full_like(images[:, 0], self.largest, dtype=torch.float64)
+
+
+def test_values_that_float32_does_not_hold_are_told_as_such(case):
+    images, targets = case
+    huge = Huge(planted.explanandum())
+    with pytest.raises(ValueError, match=r"Huge gives maps with values up to 1e\+300, .* divide"):
+        huge.attribute(images, targets)
+    huge.largest = float("inf")
+    assert torch.isinf(huge.attribute(images, targets)).all()
+    huge.largest = 0.5
+    assert huge.attribute(images, targets).dtype == torch.float32

@@ -4,17 +4,17 @@ import ast
 from pathlib import Path
 
 RANKS = [
-    {"trainingstate", "mapstore", "arrays"},
+    {"trainingstate", "mapstore", "arrays", "tracing"},
     {"functional", "optimizers", "files", "options", "naming", "finite", "resuming", "cost"},
     {"trust", "monitor"},
     {"reading"},
     {"explanandum", "configfiles", "messages"},
     {"networks", "perturbation", "door"},
-    {"base"},
+    {"base", "inpainter"},
     {"learned", "optimization", "metrics", "checkpoint"},
-    {"methods"},
-    {"evaluation"},
-    {"callbacks"},
+    {"methods", "publishing"},
+    {"evaluation", "graphs"},
+    {"callbacks", "exporting"},
     {"explaining"},
     {"tools", "demo"},
     {"cli"},

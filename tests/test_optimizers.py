@@ -67,3 +67,33 @@ def test_a_constant_rate_needs_no_schedule():
 def test_the_defaults_are_complete():
     names = set(optimizers.OptimizerOptions.__annotations__)
     assert set(ADAM) == set(PRODIGY) == names
+
+
+def test_the_linear_schedule_warms_up_over_a_fifth_of_the_steps():
+    interval, found = rates({**ADAM, "lr": 2.0, "schedule": "linear"}, 101)
+    assert interval == "step"
+    assert found[0] == pytest.approx(0.1)
+    assert found[19:21] == pytest.approx([2.0, 2.0])
+    assert found[60] == pytest.approx(1.0)
+    assert found[100] == 0
+
+
+def test_the_step_schedule_divides_by_ten():
+    interval, found = rates({**ADAM, "name": "sgd", "schedule": "step", "anneal_epochs": 2}, 5)
+    assert interval == "epoch"
+    assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
+
+
+def test_sgd_has_a_momentum():
+    optimizer = configure(Module(), {**ADAM, "name": "sgd"})["optimizer"]
+    assert type(optimizer) is torch.optim.SGD
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", -1.0), ("lr", float("nan")), ("weight_decay", -0.1), ("anneal_epochs", 0)],
+)
+def test_numbers_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=rf"optimizer\.{name} must be at least"):
+        configure(Module(), {**PRODIGY, name: value})

@@ -17,6 +17,7 @@ from explainers import Explanandum
 from explainers.callbacks.score import Score
 from explainers.checkpoint import load_beside, model_config
 from explainers.cli import CLI, EvaluateCLI, main
+from explainers.evaluation.rows import build_rows
 from explainers.explanandum.classifier import Classifier
 from explainers.methods.constant import CentredGaussian
 from explainers.methods.deeplab import DeepLabExplainer
@@ -150,7 +151,7 @@ def test_what_a_checkpoint_names_is_not_run(hostile, name, capsys):
             load_beside(planted.explanandum(), path)
         score = Score(checkpoints={"x": path}, output_dir=str(hostile))
         with pytest.raises(ValueError, match=r"x\.ckpt|explainers\.trust\.Path"):
-            score._build(planted.explanandum())
+            build_rows(planted.explanandum(), score.checkpoints, score.methods)
     assert "Traceback" not in capsys.readouterr().err
     assert untouched(hostile)
 

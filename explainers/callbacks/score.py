@@ -11,28 +11,26 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from explainers.base import Explainer
 from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.dashboard import log_results, write_origin
+from explainers.callbacks.judge import data_title
 from explainers.callbacks.progress import show
-from explainers.checkpoint import load_beside
+from explainers.evaluation import published as papers
 from explainers.evaluation import report
 from explainers.evaluation.attempts import attempt, autocast, strictly, unread
 from explainers.evaluation.dataimages import DataImages
 from explainers.evaluation.keeping import Keep, Keeper
 from explainers.evaluation.measure import batch_inputs, check_columns, default_metrics, usable
 from explainers.evaluation.panels import Panels
-from explainers.evaluation.provenance import (
-    data_name,
-    describe_run,
-    explanandum_name,
-    versions,
-)
-from explainers.evaluation.sanity import SANITY, sanity_rows
+from explainers.evaluation.provenance import describe_run, explanandum_name, versions
+from explainers.evaluation.rows import build_rows, check_names
+from explainers.evaluation.sanity import sanity_rows
 from explainers.evaluation.scorefile import ERROR, IDENTITY, ScoreFile, printable
-from explainers.evaluation.summary import summarize
+from explainers.evaluation.scores import Scores
+from explainers.evaluation.summary import raise_if_failed, summarize
 from explainers.evaluation.targets import TargetChoice, check_choice, choose_all_images, take
 from explainers.explanandum import Explanandum
-from explainers.explanandum.features import NotDefinedError
 from explainers.learned import is_trained
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.passes import count_inpaintings
 from explainers.naming import class_path, method_name
 from explainers.options import check_choices
 
@@ -64,6 +62,8 @@ class Score(Callback):
         bootstrap: Number of bootstrap resamples for the 95 % intervals.
         interval: Kind of the intervals: "percentile", or "bca", bias-corrected and accelerated.
         panels: Number of images on the comparison sheet. 0 draws none.
+        panels_kept: Share of the pixels in a further picture of each map on the sheet: the highest
+            ones, with the probability of the class on it. None draws none.
         keep: Maps and curves to keep in the folder `kept`: those of the first 50 images, which
             report.html shows, "shown"; those of all images, "maps", "curves" or "maps,curves"; or
             "nothing".
@@ -74,6 +74,8 @@ class Score(Callback):
         errors: Whether an image for which a method raises an error only lacks its values, "skip",
             or the run ends, "raise". The errors are kept in scores.csv and errors.csv. A later run
             in the folder tries such images again.
+        published: Tables of a paper whose figures are written beside those of the run, such as
+            "configs/papers/sloc/published.yaml#table_14".
 
     Raises:
         ValueError: If a name occurs twice, a number is out of range, or two metrics have the same
@@ -95,28 +97,22 @@ class Score(Callback):
         keep: Keep = "shown",
         one_by_one: bool | None = None,
         errors: Literal["skip", "raise"] = "skip",
+        published: str | None = None,
+        panels_kept: float | None = None,
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
         if bootstrap < 1 or panels < 0:
             raise ValueError(f"bootstrap must be >= 1, panels >= 0, got {bootstrap} and {panels}")
         self.methods, self.checkpoints = dict(methods or {}), dict(checkpoints or {})
-        names = [
-            *self.checkpoints,
-            *self.methods,
-            *(SANITY if sanity else ()),
-            *([name] if name else ()),
-        ]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(
-                f"two rows are called {twice[0]!r}; rename one of methods, checkpoints or name"
-            )
+        check_names([*self.checkpoints, *self.methods, *([name] if name else ())], sanity)
         self.metrics = default_metrics() if metrics is None else list(metrics)
         check_columns(self.metrics)
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
-        self.interval, self.keep = interval, keep
+        self.interval, self.keep, self.panels_kept = interval, keep, panels_kept
         self.one_by_one, self.errors = one_by_one, errors
+        self.published = papers.read(published) if published else []
         self._file: ScoreFile | None = None
         self._failing: set[str] = set()
 
@@ -128,7 +124,8 @@ class Score(Callback):
             raise ValueError(f"Score tests an Explainer, got {type(pl_module).__name__}")
         check_choice(self.target, pl_module.explanandum)
         own = self.name or method_name(class_path(type(pl_module)))
-        others = self._build(pl_module.explanandum)
+        subject = pl_module.explanandum
+        others, self._undefined = build_rows(subject, self.checkpoints, self.methods)
         if own in others:
             raise ValueError(
                 f"two rows are called {own!r}; give Score another name for the module under test"
@@ -137,6 +134,7 @@ class Score(Callback):
             rows = sanity_rows(pl_module.explanandum)
             others |= {name: method for name, method in rows.items() if name != own}
         self._explainers: dict[str, Explainer] = {own: pl_module, **others}
+        count_inpaintings(self.metrics, self._explainers.values())
         if not any(is_trained(type(method)) for method in self._explainers.values()):
             choose_all_images(trainer)
 
@@ -149,17 +147,6 @@ class Score(Callback):
         self._alone = on_cpu if self.one_by_one is None else self.one_by_one
         folder = trainer.log_dir if trainer.loggers else None
         self._folder = Path(self.output_dir or folder or "runs/score")
-
-    def _build(self, explanandum: Explanandum) -> dict[str, Explainer]:
-        methods = {name: load_beside(explanandum, path) for name, path in self.checkpoints.items()}
-        self._undefined: dict[str, str] = {}
-        for name, factory in self.methods.items():
-            try:
-                methods[name] = factory(explanandum)
-            except NotDefinedError as error:
-                rank_zero_warn(f"{name} is left out: {error}")
-                self._undefined[name] = str(error)
-        return methods
 
     def _begin(self, trainer: Trainer, batch: dict[str, Any]) -> ScoreFile:
         """Opens the file. The first batch decides which methods and metrics the data can serve."""
@@ -177,7 +164,8 @@ class Score(Callback):
             "precision": trainer.precision,
         }
         self._data.check_stored(self._explainers)
-        self._panels = Panels(self._folder / "panels.png", self.panels, self._explainers)
+        sheet = self._folder / "panels.png"
+        self._panels = Panels(sheet, self.panels, self._explainers, self.panels_kept)
         self._file = file = ScoreFile(
             self._folder, settings, trainer.global_rank, trainer.world_size
         )
@@ -189,6 +177,8 @@ class Score(Callback):
             rank_zero_info(
                 f"resuming: {len(file.done)} images are already scored in {self._folder}"
             )
+            if lacking := self._keeper.lacking(file.done):
+                rank_zero_warn(lacking)
         return file
 
     @torch.no_grad()
@@ -255,37 +245,40 @@ class Score(Callback):
         return next(iter(self._explainers.values())).explanandum
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges the rows of all processes, then summarizes, prints and logs them."""
+        """Merges the rows of all processes; the first one then summarizes, prints and logs them."""
         trainer.strategy.barrier("Score")
-        skipped = unread(trainer)
+        skipped, rows = unread(trainer), None
         if trainer.is_global_zero and self._file is not None:
+            rows = self._file.merge(skipped)
+        trainer.strategy.barrier("Score merged")  # the others need not wait for the summary
+        if self._file is not None and rows is not None:
             self._panels.draw(trainer)
             self._keeper.close()
-            self._report(trainer, self._file, skipped)
-        trainer.strategy.barrier("Score written")
+            self._report(trainer, self._file, rows, skipped)
 
-    def _report(self, trainer: Trainer, file: ScoreFile, skipped: dict[str, str]) -> None:
-        rows = file.merge(skipped)
+    def _report(
+        self, trainer: Trainer, file: ScoreFile, rows: Scores, skipped: dict[str, str]
+    ) -> None:
         checks = [c.judged for c in trainer.callbacks if isinstance(c, CheckClassifier)]  # type: ignore[attr-defined]
         methods = [*file.methods, *self._undefined]
         summary = {
             "explanandum": explanandum_name(self._explanandum()),
             "classifier": checks[0] if checks else None,
-            "data": data_name(trainer),
+            "data": data_title(trainer),
             "target": self.target,
             "precision": trainer.precision,
             **summarize(rows, self._used, methods, self.bootstrap, self.interval),
+            "masks": [name for name, each in self._explainers.items() if each.is_mask],
+            "costs": {name: each.cost for name, each in self._explainers.items()},
+            **{"left_out": self._undefined, "unread": len(skipped)},
             "versions": versions(),
         }
-        text = report.page(summary, rows, self._used, self._explainers, self._size)
-        text += "".join(f"\n{n} is left out: {why}\n" for n, why in self._undefined.items())
-        if skipped:
-            text += f"\n{len(skipped)} images could not be read and are left out: see errors.csv\n"
+        text = report.page(summary, rows, self._used, self._size)
+        text += papers.beside(self.published, summary)
         write_origin(trainer, self._folder)
-        means = report.write(self._folder, summary, text)
+        means = report.write(self._folder, summary, text, rows)
         log_results(trainer, self._folder, means)
-        if rows and all(row[ERROR] for row in rows):
-            raise ValueError(f"every method failed for every image, the first by {rows[0][ERROR]}")
+        raise_if_failed(rows, file.methods)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -297,4 +290,4 @@ class Score(Callback):
         """Lets other runs write the folder."""
         if self._file is not None:
             self._file.close()
-            self._file = None
+        self._file = None

@@ -2,14 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from explainers.evaluation import scorefile
+from explainers.evaluation.runfolder import differences
 from explainers.evaluation.sanity import SANITY
+from explainers.evaluation.scores import Scores
 from explainers.evaluation.summary import columns_by_method
 from explainers.evaluation.table import aligned
 from explainers.metrics.ranking import favored
@@ -35,17 +35,61 @@ class Run(NamedTuple):
     columns: Mapping[str, Mapping[str, Array]]
 
 
-def load(folder: Path, summary: Mapping[str, Any], title: str) -> Run:
-    """A run from its folder; its values are empty if there is no scores.csv.
+def run(rows: Scores, summary: Mapping[str, Any], title: str) -> Run:
+    """A run from its files.
 
     Args:
-        folder: Folder of a finished test.
+        rows: Rows of its scores.csv, if need be none.
         summary: Content of its summary.json.
         title: Name of the run.
     """
-    path = folder / "scores.csv"
-    rows = scorefile.read(path) if path.is_file() else []
     return Run(title, summary, columns_by_method(rows, list(summary["methods"]))[1])
+
+
+def check(settings: Sequence[Mapping[str, Any]], titles: Sequence[str]) -> None:
+    """Refuses a table over runs whose equally named methods or metrics are not the same.
+
+    The runs may differ in classifier, data, versions, seeds and weights.
+
+    Args:
+        settings: Content of the settings.json of each run, empty if it is not known.
+        titles: Names of the runs.
+
+    Raises:
+        ValueError: If two runs differ in anything else. The message names it.
+    """
+    known = [(title, _compared(each)) for title, each in zip(titles, settings, strict=True) if each]
+    for title, own in known[1:]:
+        first, others = known[0]
+        found = []
+        for part, new in own.items():
+            old = others.get(part, new)
+            if isinstance(new, dict):  # of the methods and metrics that both runs have
+                both = [name for name in new if name in old]
+                old, new = {name: old[name] for name in both}, {name: new[name] for name in both}
+            found += differences(old, new, part)
+        if found:
+            raise ValueError(
+                f"{first} and {title} cannot be rows of one table: {'; '.join(found[:3])}. "
+                "Test one of them again, or name them without --aggregate"
+            )
+
+
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal in all runs of a table."""
+    parts = ("target", "precision", "methods", "metrics")
+    return {part: _without_seeds(settings[part]) for part in parts if part in settings}
+
+
+def _without_seeds(value: Any) -> Any:
+    """A value without what differs between repetitions and classifiers: seeds and weights."""
+    if isinstance(value, dict):
+        return {
+            key: _without_seeds(own)
+            for key, own in value.items()
+            if key not in ("seed", "weights", "explanandum")
+        }
+    return [_without_seeds(own) for own in value] if isinstance(value, list) else value
 
 
 def over(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -100,11 +144,18 @@ def _table(all_runs: Sequence[Run], figure: str) -> dict[str, Any] | None:
     means = {name: [_mean(run, name, figure) for run in runs] for name in names}
     known = {name: [m for m in of if m is not None] for name, of in means.items()}
     whole = [name for name in names if len(known[name]) == len(runs)]
-    order = sorted(names, key=lambda name: (name not in whole, -sign * float(np.mean(known[name]))))
+    ideal = _ideal(runs[0], figure)
+
+    def far(values: Sequence[float | None]) -> Array:
+        """The values so that small ones are good."""
+        table = np.array(values, dtype=np.float64)
+        return -sign * table if ideal is None else abs(table - ideal)
+
+    order = sorted(names, key=lambda name: (name not in whole, float(np.mean(far(known[name])))))
     ranks: dict[str, float] = {}
     if len(whole) > 1:
-        table = np.array([means[name] for name in whole])
-        ranks = dict(zip(whole, stats.rankdata(-sign * table, axis=0).mean(axis=1), strict=True))
+        table = np.stack([far(means[name]) for name in whole])
+        ranks = dict(zip(whole, stats.rankdata(table, axis=0).mean(axis=1), strict=True))
     best = order[0] if whole else None
     within = [_within(run, order, figure, sign) for run in runs]
     combined = _combined(within)
@@ -139,6 +190,14 @@ def _mean(run: Run, name: str, figure: str) -> float | None:
     return None if value is None else float(value)
 
 
+def _ideal(run: Run, figure: str) -> float | None:
+    """The best value of a figure, if it is neither the highest nor the lowest one."""
+    for figures in run.summary["methods"].values():
+        if figure in figures:
+            return None if (best := figures[figure].get("ideal")) is None else float(best)
+    return None
+
+
 def _within(
     run: Run, names: Sequence[str], figure: str, sign: int
 ) -> dict[Pair, tuple[float, float]]:
@@ -147,7 +206,10 @@ def _within(
     for a, b in itertools.combinations(names, 2):
         if not all(figure in run.columns.get(name, {}) for name in (a, b)):
             continue
-        gaps = sign * known_differences(run.columns[a][figure], run.columns[b][figure])
+        one, other = run.columns[a][figure], run.columns[b][figure]
+        if (best := _ideal(run, figure)) is not None:
+            one, other = abs(one - best), abs(other - best)
+        gaps = sign * known_differences(one, other)
         if gaps.size:
             p, share = signed_rank(gaps), favored(gaps)
             if np.count_nonzero(gaps) == 1:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ ALPHA = 0.5  # share of a map's maximum above which its box is drawn
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, if the classifier's is not known
 HUES = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#9a6324")
 
-Scores = Mapping[tuple[int, str, str], Mapping[str, float]]  # by index, target and method
+Lookup = Callable[[int, str, str], Mapping[str, float]]  # of index, target and method
 
 
 class Figures(NamedTuple):
@@ -32,12 +32,12 @@ class Figures(NamedTuple):
     Attributes:
         methods: Names of the methods in the order in which they are shown.
         higher: Whether larger is better, by figure; the first figure stands under each map.
-        scores: Values of these figures.
+        scores: Function that finds the values of these figures.
     """
 
     methods: Sequence[str]
     higher: Mapping[str, bool]
-    scores: Scores
+    scores: Lookup
 
 
 def gallery(
@@ -138,10 +138,7 @@ def _row(
     predicted = facts.get("predicted") or {}
     known = [*names, *facts.get("labels", []), *filter(None, [predicted.get("class")])]
     scores = [
-        [
-            figures.scores.get((entry.index, target, method), {}).get(figure)
-            for figure in figures.higher
-        ]
+        [figures.scores(entry.index, target, method).get(figure) for figure in figures.higher]
         for method in figures.methods
     ]
     scale = min(1.0, mapstore.SIDE / max(facts["size"]))

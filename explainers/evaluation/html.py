@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from PIL import Image
 
 from explainers import mapstore
-from explainers.evaluation import aggregate, plots, scorefile
-from explainers.evaluation.gallery import BYTES, Figures, Scores, gallery
+from explainers.evaluation import aggregate, plots, scores
+from explainers.evaluation.gallery import BYTES, Figures, Lookup, gallery
 from explainers.evaluation.runfolder import write_atomically
 from explainers.evaluation.sanity import SANITY
+from explainers.evaluation.verdict import listed
 from explainers.metrics.statistics import FEW
 
 COST = ("seconds", "forwards", "backwards")  # shown beside the figure that ranks
@@ -26,13 +28,19 @@ MOST = 200  # images in the table of single images, and lines of errors
 AGAIN = ("command.txt", "config.yaml", "settings.json")  # what decided the numbers of a run
 
 
-def write(folders: Sequence[Path], out: Path, over_runs: bool = False) -> str:
+def write(
+    folders: Sequence[Path],
+    out: Path,
+    over_runs: bool = False,
+    known: Sequence[scores.Scores] | None = None,
+) -> str:
     """Writes one page for the runs in some folders, from their files alone.
 
     Args:
         folders: Folders with summary.json, scores.csv and settings.json.
         out: File of the page.
         over_runs: Whether the page also has the table over the runs, see `aggregate.over`.
+        known: Rows of the scores.csv of each folder, if they have been read already.
 
     Returns:
         The table over the runs as Markdown, or "".
@@ -49,13 +57,15 @@ def write(folders: Sequence[Path], out: Path, over_runs: bool = False) -> str:
     )
     summaries = [_summary(folder) for folder in folders]
     titles = _titles(folders)
+    rows = known or [_rows(folder) for folder in folders]
     tables = []
     if over_runs:
-        each = zip(folders, summaries, titles, strict=True)
-        tables = aggregate.over([aggregate.load(*run) for run in each])
+        aggregate.check([_settings(folder) for folder in folders], titles)
+        each = zip(rows, summaries, titles, strict=True)
+        tables = aggregate.over([aggregate.run(*run) for run in each])
     runs = [
-        _run(folder, summary, title, BYTES // len(folders))
-        for folder, summary, title in zip(folders, summaries, titles, strict=True)
+        _run(folder, own, summary, title, BYTES // len(folders))
+        for folder, own, summary, title in zip(folders, rows, summaries, titles, strict=True)
     ]
     over = [
         {"figure": table["figure"], "cells": aggregate.cells(table), "note": aggregate.note(table)}
@@ -76,6 +86,11 @@ def _summary(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
 
 
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "settings.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
 def _titles(folders: Sequence[Path]) -> list[str]:
     """Names of the folders; those that occur again get a number."""
     titles: list[str] = []
@@ -86,7 +101,9 @@ def _titles(folders: Sequence[Path]) -> list[str]:
     return titles
 
 
-def _run(folder: Path, summary: dict[str, Any], title: str, budget: int) -> dict[str, Any]:
+def _run(
+    folder: Path, scored: scores.Scores, summary: dict[str, Any], title: str, budget: int
+) -> dict[str, Any]:
     """Everything that the template shows of one run."""
     methods: dict[str, dict[str, Any]] = summary["methods"]
     names = list(next(iter(methods.values())))
@@ -104,22 +121,20 @@ def _run(folder: Path, summary: dict[str, Any], title: str, budget: int) -> dict
     ]
     own = [name for name in ranked if name not in SANITY]
     text = (folder / "table.md").read_text(encoding="utf-8")
-    verdicts = list(summary.get("verdicts", {}).values())
+    verdicts = listed(summary.get("verdicts", {}))
     notes = [part for part in text.strip().split("\n\n")[1:] if not part.startswith("|")]
     told = [main, *(name for name in summary.get("agreement", {}) if name in names)]
     higher = {name: methods[own[0]][name]["higher_is_better"] for name in told if name and own}
-    records = _records(folder)
     shown, means = gallery(
         mapstore.read(folder),
         mapstore.about(folder),
-        Figures(own, higher, _scores(records, list(higher))),
+        Figures(own, higher, _lookup(scored, list(higher))),
         budget,
     )
-    settings = folder / "settings.json"
     return {
         "title": title,
         "summary": summary,
-        "settings": json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {},
+        "settings": _settings(folder),
         "figures": figures,
         "groups": [(family, len(own)) for family, own in groups if own],
         "main": main,
@@ -130,7 +145,7 @@ def _run(folder: Path, summary: dict[str, Any], title: str, budget: int) -> dict
         "ranks": _ranks(summary, own),
         "notes": [note for note in notes if note.removeprefix("- ").split("\n")[0] not in verdicts],
         "plots": plots.scatters(methods, own, main) + plots.mean_curves(means, own),
-        "images": _images(records, own, main),
+        "images": _images(scored, own, main),
         "gallery": shown,
         "panels": "" if shown["rows"] else _picture(folder / "panels.png"),
         "errors": _errors(folder / "errors.csv"),
@@ -159,6 +174,8 @@ def _order(figure: dict[str, Any] | None) -> float:
     if figure is None or figure["mean"] is None:
         return float("-inf")
     mean = float(figure["mean"])
+    if (ideal := figure.get("ideal")) is not None:
+        return -abs(mean - float(ideal))
     return mean if figure["higher_is_better"] else -mean
 
 
@@ -192,34 +209,44 @@ def _ranks(summary: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _records(folder: Path) -> list[scorefile.Record]:
+def _rows(folder: Path) -> scores.Scores:
     path = folder / "scores.csv"
-    return scorefile.read(path) if path.is_file() else []
+    return scores.load(path) if path.is_file() else scores.of_records([])
 
 
-def _scores(records: Sequence[scorefile.Record], figures: Sequence[str]) -> Scores:
-    """Values of some figures by index, target and method, without the missing ones."""
-    return {
-        (int(row["index"]), row["target"], row["method"]): {
-            name: value
-            for name in figures
-            if row.get(name) and math.isfinite(value := float(row[name]))
-        }
-        for row in records
-    }
+def _lookup(scored: scores.Scores, figures: Sequence[str]) -> Lookup:
+    """Function that finds the values of some figures, without the missing ones."""
+    columns = {name: scored.values[name] for name in figures if name in scored.values}
+    order = np.argsort(scored.index, kind="stable")
+    index = scored.index[order]
+
+    def find(image: int, target: str, method: str) -> dict[str, float]:
+        start, stop = np.searchsorted(index, [image, image + 1])
+        for row in order[start:stop]:
+            if (scored.target.of(row), scored.method.of(row)) == (target, method):
+                found = {name: float(values[row]) for name, values in columns.items()}
+                return {name: value for name, value in found.items() if math.isfinite(value)}
+        return {}
+
+    return find
 
 
-def _images(
-    records: Sequence[scorefile.Record], methods: Sequence[str], main: str
-) -> list[dict[str, Any]]:
+def _images(scored: scores.Scores, methods: Sequence[str], main: str) -> list[dict[str, Any]]:
     """Scores of single images by method, under the figure that ranks, if it is a column."""
-    images: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in records:
-        if row["method"] in methods and main in row:
-            key = row["index"], row["target"]
-            entry = images.setdefault(key, {"name": row["name"], "scores": {}})
-            entry["scores"][row["method"]] = float(row[main]) if row[main] else None
-    return list(images.values())[:MOST]
+    if main not in scored.values:
+        return []
+    known = [scored.method.known.index(name) for name in methods if name in scored.method.known]
+    own = np.flatnonzero(np.isin(scored.method.codes, known))
+    keys = scored.index[own] * len(scored.target.known) + scored.target.codes[own]
+    distinct, first = np.unique(keys, return_index=True)
+    shown = distinct[np.argsort(first)[:MOST]]
+    images: dict[int, dict[str, Any]] = {}
+    for place in np.flatnonzero(np.isin(keys, shown)):
+        row = own[place]
+        entry = images.setdefault(keys[place], {"name": scored.name.of(row), "scores": {}})
+        value = float(scored.values[main][row])
+        entry["scores"][scored.method.of(row)] = None if math.isnan(value) else value
+    return list(images.values())
 
 
 def _errors(path: Path) -> dict[str, Any]:

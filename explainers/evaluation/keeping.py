@@ -90,6 +90,36 @@ class Keeper:
                 points[0], points[1] = shares, heights[row]
                 own[column] = points.float().numpy()
 
+    def lacking(self, done: Mapping[str, int]) -> str:
+        """A sentence on the images that were scored while less was kept; "" without any.
+
+        Args:
+            done: Images that are scored already, with their indices.
+        """
+        wanted = [name for name, index in done.items() if self._wants(index)]
+        if not wanted:
+            return ""
+        held = mapstore.held(self.folder)
+        some = {name: {"maps": maps, "curves": curves} for name, (maps, curves) in held.items()}
+        asked = ("maps", "curves") if self._keep == "shown" else self._keep.split(",")
+        # An image whose maps are not finite has an entry without maps or curves.
+        lost = [
+            name
+            for name in wanted
+            if name not in some
+            or (any(some[name].values()) and "maps" in asked and not some[name]["maps"])
+        ]
+        if not lost:
+            return ""
+        return (
+            f"{len(lost)} images of {self.folder} were scored while less was kept, and are not "
+            f"scored again for keep={self._keep}: to keep theirs, delete scores.csv, or choose "
+            "another folder (--out FOLDER)"
+        )
+
+    def _wants(self, index: int) -> bool:
+        return self._keep != "nothing" and (self._keep != "shown" or index < SHOWN)
+
     def write(
         self, batch: Mapping[str, Any], inputs: Mapping[str, Any], ids: Sequence[str]
     ) -> None:
@@ -104,7 +134,7 @@ class Keeper:
         for row, (name, index) in enumerate(
             zip(batch["name"], batch["index"].tolist(), strict=True)
         ):
-            if self._keep == "nothing" or (self._keep == "shown" and index >= SHOWN):
+            if not self._wants(index):
                 continue
             told = facts[row] | {"identity": ids[row]}
             if self._keep == "curves":

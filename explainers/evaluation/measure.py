@@ -14,7 +14,7 @@ from explainers.base import Explainer
 from explainers.evaluation.targets import TargetChoice, choose_targets, class_ids, take
 from explainers.explanandum import Explanandum, precision
 from explainers.explanandum.taps import counted
-from explainers.functional import masking
+from explainers.functional import fills, masking
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.classification import MaskedClassification
 from explainers.metrics.inputs import finite, masked_logits
@@ -23,7 +23,8 @@ from explainers.metrics.saliency import MaskSaliency
 from explainers.metrics.seconds import Seconds
 
 # Input of a metric -> key of the batch. Not all data sets have these keys.
-DATA_KEYS = {"mask": "mask", "void": "void", "labels": "target", "boxes": "boxes", "parts": "parts"}
+SAME = ("mask", "void", "boxes", "parts", "interventions", "backgrounds", "objects", "shared")
+DATA_KEYS = {"labels": "target", **{name: name for name in SAME}}
 
 Row = tuple[int, str]  # position in the batch, class ids joined by "|"
 Values = dict[Row, dict[str, float]]
@@ -53,7 +54,7 @@ def score_batch(
     if not bool(known.all()):
         return _score_known(explainer, metrics, inputs, known.nonzero().flatten().tolist())
     ids = class_ids(inputs["targets"])
-    with counted(explainer.explanandum.model) as counts:
+    with counted(explainer.explanandum.model) as counts, fills.counted() as inpainted:
         maps, seconds = timed(explainer, inputs["images"], inputs["targets"])
     merged = [metric for metric in metrics if not metric.per_class]
     values: Values = {}
@@ -61,6 +62,7 @@ def score_batch(
         "explainer": explainer,
         "seconds": torch.full((len(ids),), seconds, dtype=torch.float64),
         "passes": torch.tensor([counts], dtype=torch.float64).expand(len(ids), 2) / len(ids),
+        "inpaintings": torch.tensor(inpainted, dtype=torch.float64).expand(len(ids)) / len(ids),
     }
     _add(values, [(i, _join(c)) for i, c in enumerate(ids)], merged, shared | {"maps": maps})
     for row, kept in zip(values.values(), finite(maps).tolist(), strict=True):

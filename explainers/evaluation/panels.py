@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from explainers.evaluation import drawing
 from explainers.evaluation.measure import shown_maps
 from explainers.evaluation.targets import class_ids
 from explainers.explanandum import Explanandum
+from explainers.functional import masking
 from explainers.methods.constant import CentredGaussian, Constant, Random
 
 WIDTH = 26  # letters of a line above a picture
@@ -29,10 +31,23 @@ class Panels:
         path: File of the sheet.
         count: Number of images. 0 draws none.
         explainers: Methods by name.
+        kept: Share of the pixels in a further picture of each map: its highest pixels, and the mean
+            color elsewhere. The probability of the class on it stands above. None draws none.
+
+    Raises:
+        ValueError: If `kept` is not in (0, 1].
     """
 
-    def __init__(self, path: Path, count: int, explainers: Mapping[str, Explainer]) -> None:
-        self.path, self.count = path, count
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        explainers: Mapping[str, Explainer],
+        kept: float | None = None,
+    ) -> None:
+        if kept is not None and not 0 < kept <= 1:
+            raise ValueError(f"panels_kept must lie in (0, 1], got {kept}")
+        self.path, self.count, self.kept = path, count, kept
         self.shown = {
             name: explainer
             for name, explainer in explainers.items()
@@ -66,6 +81,10 @@ class Panels:
                 values = shown_maps(each, maps[name][row : row + 1])[0]
                 overlays.append(drawing.overlay(images[row], values, signed=each.is_signed))
                 scales.append(_scale(name, each, maps[name][row]))
+                if self.kept is not None and inputs:
+                    shown, words = _kept(self.kept, images[row], maps[name][row], inputs, row)
+                    overlays.append(drawing.picture(shown))
+                    scales.append(words)
             self.rows.append([drawing.picture(images[row]), *overlays])
             self.titles.append([_facts(inputs, row) if inputs else "image", *scales])
         if len(self.rows) == self.count:
@@ -96,6 +115,28 @@ def _facts(inputs: Mapping[str, Any], row: int) -> str:
     if not bool(probabilities.isfinite().all()):
         lines[-1] = "output not finite"
     return "\n".join(textwrap.shorten(line, WIDTH, placeholder="...") for line in lines)
+
+
+@torch.no_grad()
+def _kept(
+    share: float, image: Tensor, values: Tensor, inputs: Mapping[str, Any], row: int
+) -> tuple[Tensor, str]:
+    """Image (3, H, W) of the highest pixels of a map (H, W), and what the classifier makes of it.
+
+    Of equal pixels, the later one counts as higher, as in the curves.
+    """
+    subject: Explanandum = inputs["explanandum"]
+    count = max(1, int(share * values.numel()))
+    mask = torch.zeros_like(image[0]).flatten()
+    mask[values.flatten().argsort(stable=True)[-count:].to(mask.device)] = 1
+    shown = masking.blend(image[None], mask.view(1, *image.shape[1:]), subject.mean.to(image))
+    probabilities = subject.probabilities(shown)[0]
+    lines = [f"{share:.0%} of the pixels"] + [
+        f"{_short(subject, index)} {probabilities[index].item():.1%}"
+        for index in class_ids(inputs["targets"][row : row + 1])[0][:2]
+    ]
+    words = "\n".join(textwrap.shorten(line, WIDTH, placeholder="...") for line in lines)
+    return shown[0], words
 
 
 def _short(subject: Explanandum, index: int) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from explainers.base import Explainer
 from explainers.explanandum import Explanandum
+from explainers.explanandum.inpainters import without_paths
 from explainers.explanandum.weights import fingerprint
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.seconds import Seconds
@@ -104,7 +105,7 @@ def repeated(metric: PerImageMetric, metrics: Sequence[PerImageMetric]) -> bool:
 def describe(explainer: Explainer) -> dict[str, Any]:
     """Class and constructor arguments of a method, also nested ones, except `speed_only` ones."""
     given = {
-        name: plain(value)
+        name: plain(without_paths(value, name))
         for name, value in explainer.hparams.items()
         if name not in explainer.speed_only
     }
@@ -115,7 +116,7 @@ def arguments(metric: PerImageMetric) -> dict[str, Any]:
     """Public attributes of a metric that its base does not have, except `speed_only` ones."""
     known = set(vars(Seconds()))
     return {
-        name: plain(value)
+        name: plain(without_paths(value, name))
         for name, value in vars(metric).items()
         if name not in known and name not in metric.speed_only and not name.startswith("_")
     }

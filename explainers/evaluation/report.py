@@ -6,21 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from explainers.base import Explainer
+import numpy as np
+
 from explainers.evaluation import html
 from explainers.evaluation.runfolder import write_atomically
-from explainers.evaluation.scorefile import Record
+from explainers.evaluation.scores import Scores
 from explainers.evaluation.summary import columns_by_method, missing_notes
 from explainers.evaluation.table import agreement_table, as_csv, fold, rank_table, table
+from explainers.evaluation.verdict import listed
 from explainers.metrics.accuracy import sentence
 from explainers.metrics.base import PerImageMetric
 from explainers.metrics.statistics import FEW
 
 
-def write(folder: Path, summary: dict[str, Any], text: str) -> dict[str, float]:
+def write(folder: Path, summary: dict[str, Any], text: str, rows: Scores) -> dict[str, float]:
     """Writes summary.json, table.csv, table.md and report.html, and prints a table.
 
     What is printed is at most 100 columns wide.
+
+    Args:
+        folder: Run folder.
+        summary: Result of `summary.summarize`, together with the entries of `caption`.
+        text: Text of table.md, see `page`.
+        rows: Rows of scores.csv.
 
     Returns:
         Means for loggers, as `test/<method>/<figure>`.
@@ -29,7 +37,7 @@ def write(folder: Path, summary: dict[str, Any], text: str) -> dict[str, float]:
     write_atomically(folder / "summary.json", f"{content}\n")
     write_atomically(folder / "table.md", text)
     write_atomically(folder / "table.csv", as_csv(summary))
-    html.write([folder], folder / "report.html")
+    html.write([folder], folder / "report.html", known=[rows])
     print("\n" + fold(text, summary["families"]))
     return {
         f"test/{method}/{name}": figure["mean"]
@@ -41,33 +49,40 @@ def write(folder: Path, summary: dict[str, Any], text: str) -> dict[str, float]:
 
 def page(
     summary: dict[str, Any],
-    rows: Sequence[Record],
+    rows: Scores,
     metrics: Sequence[PerImageMetric],
-    explainers: Mapping[str, Explainer],
     size: tuple[int, int],
 ) -> str:
     """Text of table.md.
 
     Args:
-        summary: Result of `summary.summarize`, together with the entries of `caption`.
+        summary: Result of `summary.summarize`, together with the entries of `caption` and `masks`,
+            the names of the methods that give masks; `costs`, see `training_notes`, of each method
+            with rows; `left_out`, why further methods have none; `unread`, the number of images
+            that could not be read.
         rows: Rows of scores.csv.
         metrics: Metrics that wrote the columns.
-        explainers: Methods by name.
         size: Height and width of the images.
     """
     scaled = [type(metric).__name__ for metric in metrics if metric.wants_unit_maps]
-    marked = [name for name, explainer in explainers.items() if scaled and not explainer.is_mask]
+    methods, costs = list(summary["costs"]), summary["costs"]
+    marked = [name for name in methods if scaled and name not in summary["masks"]]
     parts = [caption(summary), table(summary, marked), *verdict_notes(summary)]
-    parts += missing_notes(rows, list(explainers))
+    parts += missing_notes(rows, methods)
     if marked:
         parts.append(f"\\* not masks: maps min-maxed one by one for {', '.join(scaled)}")
-    parts += training_notes(summary, {name: each.cost for name, each in explainers.items()})
+    parts += training_notes(summary, costs)
     parts += [note for metric in metrics if (note := metric.note(size))]
-    _, columns = columns_by_method(rows, list(explainers))
-    for metric in metrics:
-        details = {name: metric.details(columns[name]) for name in explainers}
+    parts += absent_notes(summary, rows, metrics)
+    detailed = [m for m in metrics if type(m).details is not PerImageMetric.details]
+    columns = columns_by_method(rows, methods)[1] if detailed else {}
+    for metric in detailed:
+        details = {name: metric.details(columns[name]) for name in methods}
         parts += [f"{name}: {lines}" for name, lines in details.items() if lines]
     parts += [text for text in (rank_table(summary), agreement_table(summary)) if text]
+    parts += [f"{name} is left out: {why}" for name, why in summary["left_out"].items()]
+    if count := summary["unread"]:
+        parts.append(f"{count} images could not be read and are left out: see errors.csv")
     return "\n\n".join(parts) + "\n"
 
 
@@ -82,11 +97,31 @@ def verdict_notes(summary: Mapping[str, Any]) -> list[str]:
     if summary["images"] < FEW or not summary["verdicts"]:
         return []
     return [
-        "\n".join(f"- {verdict}" for verdict in summary["verdicts"].values()),
+        "\n".join(f"- {sentence}" for sentence in listed(summary["verdicts"])),
         "verdicts: paired Wilcoxon between all methods (without the rows that do not look at the "
         "image, and the ground truth), Holm-corrected over the pairs, p < 0.05; needed images at "
         "80 % power if the differences are as measured",
     ]
+
+
+def absent_notes(
+    summary: Mapping[str, Any], rows: Scores, metrics: Sequence[PerImageMetric]
+) -> list[str]:
+    """Sentences on the metrics of which no method has a value, with the reason."""
+    of_methods, notes = summary["methods"], []
+    for metric in metrics:
+        names = [
+            name
+            for name in metric.reports
+            if all(figures[name]["mean"] is None for figures in of_methods.values())
+        ]
+        if names and len(rows):
+            first = columns_by_method(rows, list(of_methods)[:1])[1]
+            own = next(iter(first.values()))
+            nothing = np.full(summary["images"], np.nan)
+            reason = metric.absent({name: own.get(name, nothing) for name in metric.names})
+            notes.append(f"-: {', '.join(names)}: {reason}")
+    return notes
 
 
 def training_notes(

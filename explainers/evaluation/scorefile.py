@@ -5,18 +5,23 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from explainers.evaluation import scorelines, scores
 from explainers.evaluation.runfolder import RunFolder, write_atomically
+from explainers.evaluation.scorelines import ERROR as ERROR  # the columns that every file has
+from explainers.evaluation.scorelines import IDENTITY as IDENTITY
+from explainers.evaluation.scorelines import KEYS as KEYS
+from explainers.evaluation.scores import Record as Record
+from explainers.evaluation.scores import Scores
+from explainers.evaluation.scores import read as read
 
-KEYS = ("index", "name", "target", "method")
-IDENTITY = "identity"  # column with a hash of what tells an image from others of its name
-ERROR = "error"  # column with the error of a method that failed for an image
 SHARD = re.compile(r"scores\.rank-\d+\.csv")
-
-Record = dict[str, str]
+PART = 1_000_000  # bytes copied at a time
 
 
 class ScoreFile:
@@ -48,11 +53,8 @@ class ScoreFile:
         self._run = RunFolder(folder, settings, any(map(_holds_rows, shards(folder))), rank=rank)
         try:
             _drop_partial_line(self.path)
-            rows = self._read()
-            self.done = complete(rows, self.methods)
-            self.identities = {
-                row["name"]: row[IDENTITY] for row in rows if row["name"] in self.done
-            }
+            found = self._read(values=False)
+            self.done, self.identities = found.complete(len(self.methods))
         except BaseException:
             self.close()
             raise
@@ -65,7 +67,7 @@ class ScoreFile:
             file.write(text)
         self.done |= {row[1]: int(row[0]) for row in rows}
 
-    def merge(self, unread: Mapping[str, str] | None = None) -> list[Record]:
+    def merge(self, unread: Mapping[str, str] | None = None, others: Sequence[Path] = ()) -> Scores:
         """Merges the files of all processes into a sorted `scores.csv` that has each row once.
 
         The errors among the rows also go to `errors.csv`, if there are any.
@@ -73,26 +75,24 @@ class ScoreFile:
         Args:
             unread: Images that could not be read, and why; they go to `errors.csv` without a
                 method.
+            others: Files of other folders whose rows are taken over.
 
         Returns:
             The rows of the merged file.
         """
         merged = shards(self.folder)
-        order = {name: rank for rank, name in enumerate(self.methods)}
-        rows = sorted(
-            (row for image in by_image(self._read()).values() for row in image),
-            key=lambda row: (order[row["method"]], int(row["index"]), row["target"]),
-        )
-        write_rows(self.folder / "scores.csv", self.columns, rows)
+        rows = self._read(others=others)
+        rows = rows.take(_sorted(rows, self.methods))
+        path = self.folder / "scores.csv"
+        _copy(rows, _lines([self.columns]).encode(), path)
         for shard in merged:
-            if shard.name != "scores.csv":
+            if shard != path:
                 shard.unlink()
         failed = [
             {"image": name, "method": "", ERROR: reason} for name, reason in (unread or {}).items()
         ] + [
-            {"image": row["name"], "method": row["method"], ERROR: row[ERROR]}
-            for row in rows
-            if row[ERROR]
+            {"image": rows.name.of(row), "method": rows.method.of(row), ERROR: rows.error.of(row)}
+            for row in np.flatnonzero(rows.failed)
         ]
         write_errors(self.folder, failed)
         return rows
@@ -101,16 +101,58 @@ class ScoreFile:
         """Lets other runs write the folder."""
         self._run.release()
 
-    def _read(self) -> list[Record]:
-        rows = []
-        for path in shards(self.folder):
-            for line, row in _numbered(path):
-                if list(row) != self.columns:
+    def _read(self, values: bool = True, others: Sequence[Path] = ()) -> Scores:
+        return scores.gather(self._blocks([*shards(self.folder), *others]), values)
+
+    def _blocks(self, paths: Iterable[Path]) -> Iterator[tuple[Path, scorelines.Block]]:
+        known = set(self.methods)
+        for path in paths:
+            for block in scorelines.blocks(path):
+                if block.header != self.columns:
                     raise ValueError(f"{path}, line 1 is not the header of this run: move it away")
-                if row["method"] not in self.methods:
-                    raise _damaged(path, line, "it is not of this run")
-                rows.append(row)
-        return rows
+                for row, name in enumerate(block.words["method"]):
+                    if name not in known:
+                        raise scorelines.damaged(path, block.lines[row], "it is not of this run")
+                yield path, block
+
+
+def _sorted(rows: Scores, methods: Sequence[str]) -> scorelines.Integers:
+    """The rows that hold, by method, image and target."""
+    order = np.array([methods.index(name) for name in rows.method.known], np.int64)
+    ranks = np.empty(len(rows.target.known), np.int64)
+    ranks[np.argsort(np.array(rows.target.known, object), kind="stable")] = np.arange(len(ranks))
+    own = rows.last()
+    keys = ranks[rows.target.codes[own]], rows.index[own], order[rows.method.codes[own]]
+    return own[np.lexsort(keys)]
+
+
+def _copy(rows: Scores, header: bytes, path: Path) -> None:
+    """Writes rows as they stand in their files, which may be the same file."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    sources = [os.open(file, os.O_RDONLY) for file in rows.files]
+    try:
+        with temporary.open("wb") as file:
+            file.write(header)
+            for source, start, stop in _runs(rows.places):
+                while start < stop:
+                    file.write(os.pread(sources[source], min(stop - start, PART), start))
+                    start += PART
+    finally:
+        for source in sources:
+            os.close(source)
+    os.replace(temporary, path)
+
+
+def _runs(places: scorelines.Integers) -> Iterator[tuple[int, int, int]]:
+    """Parts of the files that rows take up, where those that follow each other are one part."""
+    if not len(places):
+        return
+    source, starts, stops = places.T
+    new = (source[1:] != source[:-1]) | (starts[1:] != stops[:-1])
+    first = np.concatenate([[0], np.flatnonzero(new) + 1])
+    last = np.concatenate([first[1:] - 1, [len(places) - 1]])
+    parts = (source[first].tolist(), starts[first].tolist(), stops[last].tolist())
+    yield from zip(*parts, strict=True)
 
 
 def write_errors(folder: Path, errors: Sequence[dict[str, str]]) -> None:
@@ -138,82 +180,15 @@ def _lines(rows: Iterable[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def read(path: Path) -> list[Record]:
-    """Rows of a scores file, with all fields as text. An incomplete last line is left out.
-
-    Raises:
-        ValueError: If a line is damaged. The message names it.
-    """
-    return [row for _, row in _numbered(path)]
-
-
-def _numbered(path: Path) -> list[tuple[int, Record]]:
-    """Rows and the lines in which they end."""
-    content = path.read_bytes()
-    try:
-        text = content[: _end(content)].decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise _damaged(path, line, "it is no UTF-8 text") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows = []
-    try:
-        columns = next(reader, [])
-        if text and tuple(columns[: len(KEYS)]) != KEYS:
-            raise ValueError(f"{path}, line 1 is damaged: it must name {', '.join(KEYS)}, ...")
-        for fields in reader:
-            row = dict(zip(columns, fields, strict=False))
-            if len(fields) != len(columns) or not row.get("index", "").isdecimal():
-                what = f"it has {len(fields)} fields of {len(columns)}, or no index"
-                raise _damaged(path, reader.line_num, what)
-            rows.append((reader.line_num, row))
-    except csv.Error as error:
-        raise _damaged(path, reader.line_num, str(error)) from None
-    return rows
-
-
-def _damaged(path: Path, line: int, what: str) -> ValueError:
-    return ValueError(
-        f"{path}, line {line} is damaged ({what}): delete that line, and its image is scored again"
-    )
-
-
-def by_image(rows: Sequence[Record]) -> dict[str, list[Record]]:
-    """Rows of each image by its name. Of an image that was scored again, the last rows."""
-    found: dict[str, dict[tuple[str, str], Record]] = {}
-    for row in rows:
-        found.setdefault(row["name"], {})[row["target"], row["method"]] = row
-    return {name: list(own.values()) for name, own in found.items()}
-
-
-def complete(rows: Sequence[Record], methods: Sequence[str]) -> dict[str, int]:
-    """Index of each image that has a row of every method for each of its targets, and no error."""
-    done = {}
-    for name, own in by_image(rows).items():
-        targets = {row["target"] for row in own}
-        whole = len(own) == len(targets) * len(methods)
-        if whole and not any(row.get(ERROR) for row in own):
-            done[name] = int(own[0]["index"])
-    return done
-
-
 def shards(folder: Path) -> list[Path]:
     """Files with scores in a run folder: the merged one, and those of single processes."""
     found = [path for path in folder.glob("scores.rank-*.csv") if SHARD.fullmatch(path.name)]
     return sorted([*folder.glob("scores.csv"), *found])
 
 
-def _end(content: bytes) -> int:
-    """Length of the whole lines. A line break within quotes ends no line."""
-    end = content.rfind(b"\n") + 1
-    while end and content[:end].count(b'"') % 2:
-        end = content.rfind(b"\n", 0, end - 1) + 1
-    return end
-
-
 def _holds_rows(path: Path) -> bool:
-    content = path.read_bytes()
-    return _end(content) > content.find(b"\n") + 1
+    first = next(scorelines.whole_lines(path), b"")
+    return len(first) > first.find(b"\n") + 1
 
 
 def _drop_partial_line(path: Path) -> None:
@@ -221,7 +196,7 @@ def _drop_partial_line(path: Path) -> None:
         if not _holds_rows(path):
             path.unlink()
         else:
-            os.truncate(path, _end(path.read_bytes()))
+            os.truncate(path, sum(map(len, scorelines.whole_lines(path))))
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ from explainers.metrics.ranking import agreement, favored, mean_ranks, needed_im
 from explainers.metrics.statistics import FEW, Columns, known_differences, paired_wilcoxon
 
 LEVEL = 0.05
+TOO_FEW = " too few to tell the methods apart on "
 NAMED = 3  # largest number of methods whose names a sentence lists, except the leading ones
 
 
@@ -88,7 +89,7 @@ def verdict(columns: Columns, figure: str, higher_is_better: bool) -> str | None
     # With n differences of one sign, p is 2 / 2^n; Holm multiplies the smallest p.
     if len(enough) < 2 or pairs * 2.0 ** (1 - most) >= LEVEL:
         images = "1 image is" if most == 1 else f"{most:,} images are"
-        return f"{images} too few to tell the methods apart on {figure}"
+        return f"{images}{TOO_FEW}{figure}"
     order = sorted(enough, key=lambda name: -float(np.nanmean(signed[name])))
     tests = paired_wilcoxon({figure: {name: signed[name] for name in order}}, None)
     told = {(t["a"], t["b"]): t["difference"] for t in tests if t["p"] < LEVEL}
@@ -117,6 +118,22 @@ def verdict(columns: Columns, figure: str, higher_is_better: bool) -> str | None
         sentence += f"; against {_listed(odd)}, the mean and the paired test disagree"
     few = [name for name, size in sizes.items() if 0 < size < FEW]
     return sentence + (f"; {_listed(few)}: too few images to tell" if few else "")
+
+
+def listed(verdicts: Mapping[str, str]) -> list[str]:
+    """The sentences on all figures, of which those that say the same are put together.
+
+    Example:
+        >>> listed({f: f"5 images are too few to tell the methods apart on {f}" for f in "ab"})
+        ['5 images are too few to tell the methods apart on a and b']
+    """
+    figures: dict[str, list[str]] = {}
+    for figure, sentence in verdicts.items():
+        few = sentence.removesuffix(f"{TOO_FEW}{figure}")
+        figures.setdefault(few if few != sentence else "", []).append(figure)
+    told = {figure: verdicts[figure] for figure in figures.pop("", [])}
+    told |= {names[0]: few + TOO_FEW + _listed(names) for few, names in figures.items()}
+    return [told[figure] for figure in verdicts if figure in told]
 
 
 def _sentence(

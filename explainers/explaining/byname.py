@@ -98,8 +98,12 @@ def methods(names: str | None, subject: Explanandum | None) -> dict[str, Explain
             subject = found[name].explanandum
     subject = subject or classifier()
     for name, path in asked.items():
-        if name not in found:
+        if name in found:
+            continue
+        try:
             found[name] = load_beside(subject, path) if path else method(name, subject)
+        except NotDefinedError as error:
+            raise NotDefinedError(f"{name}: {error}") from error
     return {name: found[name] for name in asked}
 
 
@@ -126,7 +130,8 @@ def class_indices(asked: str, names: Sequence[str], ranked: Sequence[int]) -> li
     """Indices of the classes to explain, each once.
 
     Args:
-        asked: "top1", "top3" and so on, or names or indices of classes, separated by commas.
+        asked: "top1", "top3" and so on, "second" for the second most probable class, "all", or
+            names or indices of classes, separated by commas.
         names: Names of all classes. Each may hold synonyms, separated by commas.
         ranked: Indices of all classes, the most probable first.
 
@@ -141,6 +146,8 @@ def class_indices(asked: str, names: Sequence[str], ranked: Sequence[int]) -> li
     """
     if top := re.fullmatch(r"top([1-9]\d*)", asked.strip()):
         return list(ranked[: int(top[1])])
+    if asked.strip() in ("second", "all") and asked.strip() not in names:
+        return list(ranked[1:2] if asked.strip() == "second" else range(len(names)))
     known: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         for each in dict.fromkeys([_plain(name), *map(_plain, name.split(","))]):

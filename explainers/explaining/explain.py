@@ -49,8 +49,8 @@ def explain(
             torchvision/<name>, package.module:callable, or a Classifier checkpoint (.ckpt). The
             default is that of the first checkpoint of `method`, else EfficientNet-Lite0.
         weights: File with the weights of the classifier.
-        classes: top1, top3, ..., or names or indices of classes separated by commas. Two classes
-            also give the difference of their maps.
+        classes: top1, top3, ..., second (the runner-up), all, or names or indices of classes
+            separated by commas. Two classes also give the difference of their maps.
         out: Folder of the pictures. Those of other images stay.
         image_size: Height and width to which the center of each image is resized. The default is
             the size that the classifier was made for.

@@ -34,6 +34,7 @@ CHECKING = (
     "torchvision/",
     "wandb/",
 )
+OPTIM = "/torch/optim/"
 OUT = "for another run folder: --out FOLDER"
 SYSTEM = {
     errno.EACCES: f"it may not be read or written; {OUT}",
@@ -165,10 +166,13 @@ def _is_refused(error: BaseException) -> bool:
     library = type(error).__module__.partition(".")[0]
     if library in ("argparse", "jsonargparse", "lightning", "wandb", "yaml"):
         return True
+    steps = _steps(error)
+    if isinstance(error, ArithmeticError | TypeError) and steps and OPTIM in steps[-1].filename:
+        return True  # an option that is out of range, such as T_max 0, or of another type
     faults = (UnicodeError, NotImplementedError, RecursionError)
     if not isinstance(error, (ValueError, TypeError, RuntimeError)) or isinstance(error, faults):
         return False
-    if not (steps := _steps(error)):
+    if not steps:
         return True
     last = steps[-1]
     place = re.split(r"-packages/|lib/python[\d.]+/", last.filename)[-1]

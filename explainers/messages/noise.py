@@ -11,6 +11,7 @@ IGNORED = (
     "Found .* in eval mode",
     "The number of training batches .* is smaller than the logging interval",
     "Precision .* is not supported by the model summary",
+    "The dirpath has changed",
     "Checkpoint directory",  # no other fit is in it: `FitFolder` sees to that
 )
 

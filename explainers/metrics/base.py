@@ -45,7 +45,7 @@ class PerImageMetric(Metric):
     - `boxes` (B, M, 5) and `parts` (B, K, P, H, W) bool: boxes and parts of the objects
     - `logits` (B, K) of the images, and `masked_logits` (B, K) of the images masked by their maps
     - `explanandum` and `explainer`
-    - `seconds` (B,) and `passes` (B, 2): the cost of the maps
+    - `seconds` (B,), `passes` (B, 2) and `inpaintings` (B,): the cost of the maps
 
     Inputs of another shape, type or range are refused. Not finite is missing: an image has no value
     in any column if its map, the classifier's output on it, or a further map or output that the
@@ -68,9 +68,11 @@ class PerImageMetric(Metric):
         False  # True: maps must lie in [0, 1]; those that are not masks are min-max scaled first
     )
     repeatable = True  # False: an image that is measured again may get other values
+    of_sums = False  # True: `aggregate` needs only the sum of each column, without missing values
     speed_only: tuple[str, ...] = ()  # arguments that affect only speed and memory, not the values
     # torchmetrics assumes one score per metric, hence one direction
     higher_is_better: bool | dict[str, bool] = True  # type: ignore[assignment]
+    ideal: float | None = None  # best value, if it is neither the highest nor the lowest one
     full_state_update = False
     index: list[Tensor]  # a single tensor instead while the processes are synchronized
     values: list[Tensor]
@@ -227,6 +229,10 @@ class PerImageMetric(Metric):
     def details(self, values: statistics.Columns) -> str:
         """Additional lines of the printed report from per-image columns (N,); none by default."""
         return ""
+
+    def absent(self, values: statistics.Columns) -> str:
+        """Why none of the scores has a value, from per-image columns (N,)."""
+        return "no image has a value"
 
     def note(self, size: tuple[int, int]) -> str:
         """Note for readers of the table, for images of size (H, W); empty by default."""

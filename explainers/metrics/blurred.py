@@ -28,19 +28,24 @@ class BlurredMaps(PerImageMetric):
     Blind to: what the other metric is blind to.
 
     Args:
-        metric: The other metric.
+        metric: The other metric, which must be given.
         sigma: Standard deviation of the Gaussian in pixels. It is cut off at 4 sigma, and pixels
             outside the image do not count.
 
     Raises:
-        ValueError: If `sigma` is not positive, or the metric makes further maps itself, which would
-            not be smoothed.
+        ValueError: If no metric is given, `sigma` is not positive, or the metric makes further maps
+            itself, which would not be smoothed.
     """
 
-    def __init__(self, metric: PerImageMetric, sigma: float = 5.0) -> None:
+    def __init__(self, metric: PerImageMetric | None = None, sigma: float = 5.0) -> None:
         super().__init__()
         if sigma <= 0:
-            raise ValueError(f"expected sigma > 0, got {sigma}")
+            raise ValueError(f"BlurredMaps needs sigma > 0, got {sigma}")
+        if metric is None:
+            raise ValueError(
+                "BlurredMaps needs a metric, such as metric.class_path "
+                "explainers.metrics.faithfulness.RISECurves"
+            )
         if "explainer" in metric.needs or "maps" not in metric.needs:
             raise ValueError(
                 f"{type(metric).__name__} is not a metric of one given map: its values with and "
@@ -56,7 +61,8 @@ class BlurredMaps(PerImageMetric):
         self.names = _prefixed(metric.names)
         self.needs, self.optional = metric.needs, metric.optional
         self.per_class, self.repeatable = metric.per_class, metric.repeatable
-        self.wants_unit_maps = metric.wants_unit_maps
+        self.wants_unit_maps, self.of_sums = metric.wants_unit_maps, metric.of_sums
+        self.ideal = metric.ideal
 
     @property
     def reports(self) -> tuple[str, ...]:

@@ -165,6 +165,7 @@ class MaskedClassification(PerImageMetric):
     names = ("masked_tp", "masked_fp", "masked_fn", "clean_tp", "clean_fp", "clean_fn")
     needs = ("labels", "logits", "masked_logits", "explanandum")
     wants_unit_maps = True
+    of_sums = True
 
     def __init__(self, masked_threshold: float = 0.0, clean_threshold: float = 0.0) -> None:
         super().__init__()

@@ -73,6 +73,18 @@ class _Thresholded(PerImageMetric):
         """Mean over the other images at the tuned alpha; NaN if either half has no value."""
         return {name: nan_mean(column) for name, column in self.averaged(values).items()}
 
+    def absent(self, values: Columns) -> str:
+        """Why the result has no value: mostly, because one half of the images is empty."""
+        if (
+            self.alpha is None
+            and len(set(values[self.names[-1]][~np.isnan(values[self.names[-1]])])) == 1
+        ):
+            return (
+                "alpha is tuned on one half of the images, and all of these few images are in the "
+                "same half: test more images, or set alpha"
+            )
+        return super().absent(values)
+
     def averaged(self, values: Columns) -> Columns:
         """Values (N,) at the alpha tuned on the held-out images, whose own values are missing."""
         if self.alpha is not None:

@@ -13,9 +13,10 @@ from explainers.metrics.similarity import rank_similarity
 class RandomLogit(PerImageMetric):
     """Rank correlation, in [-1, 1], between the map of a class and that of another one.
 
-    A value close to 0 is good: a map that is the same whatever class is asked for says where
-    something is, but not what decides for the class. The other class is as far behind the
-    explained one, cyclically, for every image; several explained classes are all replaced.
+    A value close to 0 is good, and methods are ranked by their distance from it: a map that is the
+    same, or reversed, whatever class is asked for says where something is, but not what decides for
+    the class. The other class is as far behind the explained one, cyclically, for every image;
+    several explained classes are all replaced.
 
     If the other map is constant, the value is 0. If the map itself is constant, or the classifier
     has a single class, the value is missing.
@@ -41,6 +42,7 @@ class RandomLogit(PerImageMetric):
     needs = ("images", "targets", "maps", "explanandum", "explainer")
     names = ("RandomLogit",)
     higher_is_better = False
+    ideal = 0.0
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()

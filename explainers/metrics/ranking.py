@@ -121,7 +121,7 @@ def mean_ranks(columns: Columns, higher_is_better: bool, level: float = 0.05) ->
     p = None
     if methods > 2 and images > 1:
         varying = (ranks != ranks[:, :1]).any()
-        p = float(stats.friedmanchisquare(*ranks.T).pvalue) if varying else 1.0
+        p = _friedman(ranks) if varying else 1.0
     difference = None
     if methods > 1 and images:
         difference = _nemenyi(methods, level) * math.sqrt(methods * (methods + 1) / (6 * images))
@@ -139,6 +139,17 @@ def _ranks(table: Array, higher_is_better: bool) -> Array:
     """Ranks (N, M) of the methods within each image, 1 being best; NaN if a value is missing."""
     ranks = stats.rankdata(-table if higher_is_better else table, axis=1, nan_policy="propagate")
     return np.asarray(ranks, dtype=np.float64)
+
+
+def _friedman(ranks: Array) -> float:
+    """P-value of Friedman's test from ranks (N, M) of at least three methods."""
+    n, k = ranks.shape
+    ties = 12 * (n * k * (k + 1) * (2 * k + 1) / 6 - float((ranks**2).sum()))  # sum of t^3 - t
+    sums = float((ranks.sum(axis=0) ** 2).sum())
+    statistic = (12.0 / (k * n * (k + 1)) * sums - 3 * n * (k + 1)) / (
+        1 - ties / (k * (k * k - 1) * n)
+    )
+    return float(stats.chi2.sf(statistic, k - 1))
 
 
 @cache
@@ -182,10 +193,18 @@ def agreement(
         stacked = np.stack([table[figure][name] for name in shared], axis=1)
         centered[figure] = _ranks(stacked, higher_is_better[figure]) - (len(shared) + 1) / 2
     result: dict[str, dict[str, float | None]] = {a: dict.fromkeys(table) for a in table}
-    for a, b in itertools.combinations_with_replacement(centered, 2):
-        both = ~np.isnan(centered[a][:, 0] + centered[b][:, 0])
-        x, y = centered[a][both], centered[b][both]
-        norm = math.sqrt(float((x**2).sum()) * float((y**2).sum()))
+    if not centered:
+        return result
+    ranks = np.stack(list(centered.values()))
+    images = ~np.isnan(ranks[:, :, 0])
+    ranks[~images] = 0.0
+    flat = ranks.reshape(len(ranks), -1)
+    products = flat @ flat.T
+    squares = np.einsum("ijk,ijk->ij", ranks, ranks) @ images.T.astype(
+        np.float64
+    )  # of a, where b is known
+    for (i, a), (j, b) in itertools.combinations_with_replacement(enumerate(centered), 2):
+        norm = math.sqrt(float(squares[i, j]) * float(squares[j, i]))
         if norm:
-            result[a][b] = result[b][a] = float((x * y).sum()) / norm
+            result[a][b] = result[b][a] = float(products[i, j]) / norm
     return result

@@ -144,10 +144,12 @@ class MapSimilarity(PerImageMetric):
     ) -> None:
         super().__init__()
         if (seeds is None) == (variants is None):
-            raise ValueError("give either seeds or variants")
+            raise ValueError("MapSimilarity needs either seeds, such as [0, 1], or variants")
         self.variants = [{"seed": s} for s in seeds] if seeds is not None else list(variants or [])
         if len(self.variants) < 2:
-            raise ValueError(f"expected at least two runs to compare, got {len(self.variants)}")
+            raise ValueError(
+                f"MapSimilarity compares at least two runs, got {len(self.variants)} of them"
+            )
 
     def score(
         self, images: Tensor, targets: Tensor, maps: Tensor, explainer: Any

@@ -10,6 +10,7 @@ from explainers.callbacks.score import Score
 from explainers.evaluation.measure import default_metrics
 from explainers.evaluation.sanity import SANITY
 from explainers.evaluation.scorefile import read
+from explainers.evaluation.scores import load
 from explainers.evaluation.summary import summarize
 from explainers.explanandum.features import NotDefinedError
 from explainers.methods.constant import CentredGaussian, Constant, Random
@@ -74,7 +75,8 @@ def test_end_to_end(tmp_path, capsys):
     summary = json.loads((tmp_path / "summary.json").read_text())
     about = ["explanandum", "classifier", "data", "target", "precision"]
     found = ["images", "methods", "families", "paired", "verdicts", "ranks", "agreement"]
-    assert list(summary) == [*about, *found, "versions"]
+    notes = ["masks", "costs", "left_out", "unread"]
+    assert list(summary) == [*about, *found, *notes, "versions"]
     assert (summary["explanandum"], summary["data"], summary["images"]) == (
         "tests.planted:PlantedCNN",
         "Scenes",
@@ -90,7 +92,7 @@ def test_end_to_end(tmp_path, capsys):
     assert not summary["methods"]["truth"]["seconds"]["higher_is_better"]
     (equal,) = [t for t in summary["paired"] if (t["metric"], t["b"]) == ("MAE", "ground_truth")]
     assert (equal["a"], equal["difference"], equal["p"], equal["nonzero"]) == ("truth", 0, 1, 0)
-    again = summarize(read(tmp_path / "scores.csv"), default_metrics(), METHODS, bootstrap=50)
+    again = summarize(load(tmp_path / "scores.csv"), default_metrics(), METHODS, bootstrap=50)
     assert {key: summary[key] for key in again} == again
 
     text = (tmp_path / "table.md").read_text()
@@ -320,7 +322,7 @@ def test_intervals_of_either_kind(tmp_path):
     for kind in ("percentile", "bca"):
         run(tmp_path / kind, interval=kind)
         summary = json.loads((tmp_path / kind / "summary.json").read_text())
-        figures = summary["methods"]["constant_05"]
+        figures = summary["methods"]["random"]
         found.append((figures["SoftIoU"]["mean"], figures["SoftIoU"]["ci95"]))
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]

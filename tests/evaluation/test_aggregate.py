@@ -96,3 +96,25 @@ def test_runs_without_values_of_images_have_no_tests():
     assert table["best"] is None
     assert "≈" not in aggregate.note(table)
     assert [row["p"] for row in table["rows"]] == [None, None]
+
+
+def test_runs_of_other_arguments_are_no_rows_of_one_table():
+    one = {"target": "label", "methods": {"rise": {"masks": 10, "seed": 0, "weights": "a"}}}
+    other = {"target": "label", "methods": {"rise": {"masks": 10, "seed": 1, "weights": "b"}}}
+    aggregate.check([one, other, {}], ["one", "two", "old"])
+    other["methods"]["more"] = {"masks": 3}
+    aggregate.check([one, other], ["one", "two"])
+    other["methods"]["rise"]["masks"] = 20
+    with pytest.raises(ValueError, match=r"one and two .* methods\.rise\.masks was 10, is 20"):
+        aggregate.check([one, other], ["one", "two"])
+
+
+def test_the_distance_from_the_ideal_value_counts():
+    values = {"a": [0.1] * 20, "b": [-0.9] * 20}
+    runs = [run(title, values, better=False) for title in ("one", "two")]
+    for each in runs:
+        for figures in each.summary["methods"].values():
+            figures["F"]["ideal"] = 0.0
+    (table,) = over(runs)
+    assert table["best"] == "a"
+    assert by_name(table)["b"]["rank"] == 2.0

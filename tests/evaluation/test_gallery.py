@@ -10,7 +10,7 @@ METHODS = ["a", "b"]
 
 
 def shown(entries, about=None, methods=METHODS, scores=None, **options):
-    figures = Figures(methods, {"Faithfulness": True}, scores or {})
+    figures = Figures(methods, {"Faithfulness": True}, lambda *key: (scores or {}).get(key, {}))
     return gallery(entries, about or {}, figures, **options)[0]
 
 
@@ -94,7 +94,7 @@ def test_images_that_make_the_page_too_large_are_left_out_but_count_for_the_curv
     data = shown(entries[:2])["data"]
     pictures = [each["rank"] for item in data["items"] for each in item["maps"]]
     two = sum(len(each) * 3 // 4 for each in pictures) + sum(len(e.photo) for e in entries[:2])
-    found, means = gallery(entries, {}, Figures(METHODS, {}, {}), budget=two)
+    found, means = gallery(entries, {}, Figures(METHODS, {}, lambda *key: {}), budget=two)
     assert found["images"] == 2
     assert found["kept"] == 5
     assert means.bands("DeletionAUC", METHODS)["a"][2] == 5

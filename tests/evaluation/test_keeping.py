@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,16 @@ def test_a_run_that_goes_on_keeps_what_there_is(tmp_path, monkeypatch):
     for entry in entries[:3]:
         for key, values in entry.maps.items():
             np.testing.assert_array_equal(values, before[entry.index][key])
+
+
+def test_images_scored_while_less_was_kept_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "SHOWN", 12)
+    score(tmp_path)
+    with pytest.warns(UserWarning, match="3 images of .* were scored while less was kept"):
+        assert len(score(tmp_path, "maps,curves")) == 2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*less was kept")
+        score(tmp_path)
 
 
 def test_a_word_that_is_none_of_them_is_refused():

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
+from explainers.evaluation import drawing
 from explainers.evaluation.panels import Panels
 from explainers.methods.constant import Random
 from explainers.methods.mp import MP
@@ -86,3 +88,17 @@ def test_signed_maps_are_white_at_0(tmp_path):
     assert pixels[0, 0, 2] > pixels[0, 0, 0]  # blue against the class
     assert pixels[1, 0, 0] > pixels[1, 0, 2]  # red for it
     assert np.ptp(pixels[4, 4]) <= 1
+
+
+def test_the_kept_pixels_and_what_the_classifier_makes_of_them(tmp_path):
+    subject, (images, targets) = planted.explanandum(), planted.scenes(1, (8, 8))
+    sheet = Panels(tmp_path / "a.png", 1, {"truth": Truth(subject)}, kept=0.25)
+    inputs = {"names": ["a"], "targets": targets, "logits": subject(images), "explanandum": subject}
+    own = planted.quadrant_masks(8, 8)[targets.int().argmax(dim=1)]
+    sheet.add(trainer(tmp_path), images, {"truth": own}, inputs)
+    shown = images * own[:, None]  # the mean of this classifier is black
+    p = subject.probabilities(shown)[0, targets[0]].item()
+    assert sheet.titles[0][2] == f"25% of the pixels\ntop left {p:.1%}"
+    assert np.array_equal(sheet.rows[0][2], drawing.picture(shown[0]))
+    with pytest.raises(ValueError, match="panels_kept must lie in"):
+        Panels(tmp_path / "b.png", 1, {}, kept=1.5)

@@ -81,8 +81,9 @@ def test_arguments_of_metrics_are_their_own_attributes():
     assert arguments(Seconds()) == arguments(MAE()) == {}
     assert arguments(MaskSaliency("model")) == {"activation": "model"}
     metric = RISECurves(steps=5, draws=None, insertion_fill="mean", channels_last=False)
-    fills = {"deletion_fill": "mean", "insertion_fill": "mean"}
-    assert arguments(metric) == {"steps": 5, "draws": None, "pixels": None, **fills}
+    others = {"deletion_fill": "mean", "insertion_fill": "mean"}
+    others |= {"response": {"kind": "class", "layer": -1, "ties": "order"}}
+    assert arguments(metric) == {"steps": 5, "draws": None, "pixels": None, **others}
     nested = arguments(CurveAUC(area={"scale": 100.0}))["area_options"]
     assert nested["scale"] == 100
 

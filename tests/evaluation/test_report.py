@@ -2,27 +2,28 @@ import csv
 import json
 
 from explainers.evaluation import report
+from explainers.evaluation.scores import of_records
 from explainers.evaluation.summary import summarize
 from explainers.metrics.faithfulness import RISECurves, SLOCCurves
 from explainers.metrics.localization import MAE
+from explainers.metrics.localization_boxes import CropSaliency
 from explainers.metrics.seconds import Seconds
-from tests import planted
-from tests.support import Truth
 
 ABOUT = {"explanandum": "net", "classifier": None, "data": "Photos", "target": "label"}
+ABOUT |= {"masks": [], "costs": {"truth": None}, "left_out": {}, "unread": 0}
 
 
 def page(metrics, **about):
-    methods = {"truth": Truth(planted.explanandum())}
     columns = [name for metric in metrics for name in metric.names]
     rows = [
         {"index": str(i), "name": f"{i}", "target": "0", "method": "truth"}
         | dict.fromkeys(columns, "0.5")
         for i in range(12)
     ]
+    rows = of_records(rows)
     summary = {**ABOUT, "precision": "32-true", **about}
     summary |= summarize(rows, metrics, ["truth"], bootstrap=5)
-    return report.page(summary, rows, metrics, methods, (8, 8))
+    return report.page(summary, rows, metrics, (8, 8))
 
 
 def test_the_caption_says_what_was_measured():
@@ -72,10 +73,11 @@ def test_the_printed_table_is_narrow_and_the_written_one_whole(tmp_path, capsys)
         for j, name in enumerate(names)
         for i in range(12)
     ]
-    summary = ABOUT | {"precision": "32-true"} | summarize(rows, metrics, names, bootstrap=5)
-    explainers = {name: Truth(planted.explanandum()) for name in names}
-    text = report.page(summary, rows, metrics, explainers, (8, 8))
-    means = report.write(tmp_path, summary, text)
+    rows = of_records(rows)
+    summary = ABOUT | {"precision": "32-true", "costs": dict.fromkeys(names)}
+    summary |= summarize(rows, metrics, names, bootstrap=5)
+    text = report.page(summary, rows, metrics, (8, 8))
+    means = report.write(tmp_path, summary, text, rows)
     assert means["test/b/IDD"] == 6.5
     printed = capsys.readouterr().out
     assert max(lengths(printed)) <= 100 < max(lengths(text))
@@ -94,3 +96,17 @@ def test_the_printed_table_is_narrow_and_the_written_one_whole(tmp_path, capsys)
 def test_few_images_get_no_verdicts():
     assert report.verdict_notes({"images": 9, "verdicts": {"IDD": "9 images are too few"}}) == []
     assert report.verdict_notes({"images": 10, "verdicts": {}}) == []
+
+
+def test_what_says_the_same_on_all_figures_is_said_once():
+    few = "12 images are too few to tell the methods apart on "
+    verdicts = {"A": few + "A", "B": "x is ahead of y on B", "C": few + "C"}
+    text = report.verdict_notes({"images": 12, "verdicts": verdicts})[0]
+    assert text.split("\n") == [f"- {few}A and C", "- x is ahead of y on B"]
+
+
+def test_a_metric_without_a_value_says_why():
+    text = page([CropSaliency(alphas=[0.1, 0.5])])
+    assert "-: CropSaliency: alpha is tuned on one half of the images" in text
+    assert "left out: no features" in page([MAE()], left_out={"cam": "no features"})
+    assert "3 images could not be read" in page([MAE()], unread=3)

@@ -3,7 +3,9 @@ import math
 
 import pytest
 
-from explainers.evaluation.scorefile import ScoreFile, by_image, complete, printable, read
+from explainers.evaluation import scorelines
+from explainers.evaluation.scorefile import ScoreFile, printable, read
+from explainers.evaluation.scores import load, of_records
 
 SETTINGS = {"columns": ["x", "seconds"], "methods": {"b": {}, "a": {}}, "target": "label"}
 NAMES = ["a, b.jpg", 'a "b".jpg', "a\nb.jpg", "a\rb.jpg", 'a\r\n"b".jpg', "x" * 250, "", "NaN"]
@@ -31,7 +33,9 @@ def test_processes_write_shards_that_merge_sorted_and_distinct(tmp_path):
     first.close()
     first = ScoreFile(tmp_path, SETTINGS, 0, 2)
     assert set(first.done.values()) == {0, 1, 2}
-    rows = first.merge()
+    merged = first.merge()
+    rows = read(tmp_path / "scores.csv")
+    assert [merged.method.of(i) for i in range(8)] == [row["method"] for row in rows]
     assert [(r["method"], r["index"], r["target"]) for r in rows[:4]] == [
         ("b", "0", "0"), ("b", "1", "1"), ("b", "1", "1|2"), ("b", "2", "0"),
     ]  # fmt: skip
@@ -40,7 +44,6 @@ def test_processes_write_shards_that_merge_sorted_and_distinct(tmp_path):
     left = {path.name for path in tmp_path.iterdir()} - set(foreign)
     assert left == {"scores.csv", "settings.json", ".lock"}
     assert all((tmp_path / name).read_text() == "of the user" for name in foreign)
-    assert read(tmp_path / "scores.csv") == rows
     assert rows[1]["name"] == records(1)[0]["name"]
     first.close()
 
@@ -93,7 +96,8 @@ def test_settings_may_change_as_long_as_there_are_no_scores(tmp_path):
 def test_any_name_is_read_back_as_it_was(tmp_path, name):
     file = ScoreFile(tmp_path, SETTINGS)
     file.append(records(0, name=name) + records(1, name=f"{name}.png"))
-    assert {row["name"] for row in file.merge()} == {name, f"{name}.png"}
+    assert set(file.merge().name.known) == {name, f"{name}.png"}
+    assert {row["name"] for row in read(file.path)} == {name, f"{name}.png"}
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as text:
         assert {row["name"] for row in csv.DictReader(text)} == {name, f"{name}.png"}
     file.close()
@@ -151,9 +155,9 @@ def test_an_image_is_complete_with_every_target_of_every_method():
         {key: str(value) for key, value in r.items() if value is not None}
         for r in records(0, "1", "2", name="x") + records(1, "1", "2", name="y")
     ]
-    assert complete(rows, ["b", "a"]) == {"x": 0, "y": 1}
-    assert complete(rows[:-1], ["b", "a"]) == {"x": 0}
-    assert complete(rows, ["b", "a", "c"]) == {}
+    assert of_records(rows).complete(2) == ({"x": 0, "y": 1}, {"x": "", "y": ""})
+    assert of_records(rows[:-1]).complete(2)[0] == {"x": 0}
+    assert of_records(rows).complete(3)[0] == {}
 
 
 def test_failed_images_are_tried_again_and_their_last_rows_count(tmp_path):
@@ -170,7 +174,8 @@ def test_failed_images_are_tried_again_and_their_last_rows_count(tmp_path):
     file = ScoreFile(tmp_path, SETTINGS)
     assert set(file.done.values()) == {0}
     file.append(records(1, value=5.0))
-    rows = file.merge()
+    file.merge()
+    rows = read(file.path)
     assert [(r["target"], r["x"]) for r in rows if r["index"] == "1"] == [("0", "5.0")] * 2
     assert not (tmp_path / "errors.csv").exists()
     assert done(file) == {0, 1}
@@ -181,4 +186,43 @@ def test_rows_of_an_image_that_was_interrupted_are_replaced():
     first, again = (
         [{**row, "target": "2", "method": method, "x": x} for method in ("b", "a")] for x in "12"
     )
-    assert by_image(first[:1] + again) == by_image(first + again) == {"x": again}
+    for rows in (first[:1] + again, first + again):
+        found = of_records(rows)
+        assert found.values["x"][found.last()].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", 'a "b",\n.jpg'])
+def test_columns_hold_what_the_lines_hold_however_long_the_file_is(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(scorelines, "BLOCK", 150)  # bytes
+    file = ScoreFile(tmp_path, SETTINGS)
+    values = [0.1 + 0.2, 1e300, -math.inf, None, 5e-324, 1 / 3]
+    for index, value in enumerate(values):
+        file.append(records(index, name=f"{index} {name}", value=value))
+    rows, found = read(file.path), load(file.path)
+    assert len(rows) == len(found) == 12
+    for i, row in enumerate(rows):
+        assert [row["name"], row["method"]] == [found.name.of(i), found.method.of(i)]
+        x = found.values["x"][i]
+        assert x == float(row["x"]) if row["x"] else math.isnan(x)
+    before = file.path.read_bytes().splitlines(keepends=True)
+    file.merge()
+    assert sorted(file.path.read_bytes().splitlines(keepends=True)) == sorted(before)
+    file.close()
+
+
+def test_a_value_that_is_no_number_is_named(tmp_path):
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0) + records(1, value="many"))
+    file.close()
+    with pytest.raises(ValueError, match=r"line 4 is damaged \(its x is no number"):
+        load(file.path)
+
+
+def test_a_quote_that_is_not_closed_takes_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(scorelines, "BLOCK", 100)
+    file = ScoreFile(tmp_path, SETTINGS)
+    file.append(records(0))
+    file.close()
+    content = file.path.read_bytes()
+    file.path.write_bytes(content + b'1,"x' + b"\n" * 100_000)
+    assert sum(map(len, scorelines.whole_lines(file.path))) == len(content)

@@ -2,15 +2,17 @@ import warnings
 
 import pytest
 
-from explainers.evaluation.summary import missing_notes, summarize
+from explainers.evaluation.scores import of_records
+from explainers.evaluation.summary import missing_notes, raise_if_failed, summarize
 from explainers.evaluation.table import table
 from explainers.metrics.localization import MAE
 from explainers.metrics.localization_boxes import CropSaliency
+from explainers.metrics.random_logit import RandomLogit
 
 
 def test_a_method_without_rows_is_missing_everywhere():
     rows = [{"index": "0", "name": "", "target": "0", "method": "a", "MAE": "0.5"}]
-    summary = summarize(rows, [MAE()], ["a", "b"], bootstrap=3)
+    summary = summarize(of_records(rows), [MAE()], ["a", "b"], bootstrap=3)
     lost = {"mean": None, "ci95": [None, None], "n": 0, "higher_is_better": False}
     assert summary["methods"]["b"]["MAE"] == lost
     assert summary["paired"] == []
@@ -53,7 +55,7 @@ def test_a_tuned_threshold_is_scored_and_tested_on_the_other_half_alone():
             columns = zip(metric.names, (first[i], second[i], tuning[i]), strict=True)
             rows.append(row | {name: str(value) for name, value in columns})
     rows[9] |= dict.fromkeys(metric.names, "")
-    summary = summarize(rows, [metric], ["a", "b"], bootstrap=5)
+    summary = summarize(of_records(rows), [metric], ["a", "b"], bootstrap=5)
     figures = [summary["methods"][name]["CropSaliency"] for name in "ab"]
     assert [(figure["mean"], figure["n"]) for figure in figures] == [(5, 3), (4.5, 2)]
     assert summary["paired"] == [
@@ -73,7 +75,9 @@ def scores(values, methods="ab"):
 def lines(values, methods="ab"):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        summary = summarize(scores(values, methods=methods), [MAE()], list(methods), bootstrap=50)
+        summary = summarize(
+            of_records(scores(values, methods=methods)), [MAE()], list(methods), bootstrap=50
+        )
     text = table(summary).splitlines()
     cells = [line.split("|")[2].strip() for line in text[2 : 2 + len(methods)]]
     return summary, cells, [line for line in text[2 + len(methods) :] if line]
@@ -137,7 +141,7 @@ def test_differences_on_too_few_images_are_marked():
 def test_intervals_by_bca():
     rows = scores([[i**3 / 8000 for i in range(20)]], "a")
     plain, bca = (
-        summarize(rows, [MAE()], ["a"], interval=kind)["methods"]["a"]["MAE"]
+        summarize(of_records(rows), [MAE()], ["a"], interval=kind)["methods"]["a"]["MAE"]
         for kind in ("percentile", "bca")
     )
     assert plain["mean"] == bca["mean"]
@@ -156,34 +160,34 @@ def test_equal_and_constant_differences_warn_of_nothing():
 
 
 def test_no_image_at_all():
-    summary = summarize([], [MAE()], ["a"], bootstrap=5)
+    summary = summarize(of_records([]), [MAE()], ["a"], bootstrap=5)
     assert summary["images"] == 0
     assert summary["methods"]["a"]["MAE"]["ci95"] == [None, None]
     assert table(summary).splitlines()[2:] == ["| a      |     - |"]
 
 
 def test_what_was_not_finite_is_counted():
-    assert missing_notes([], ["a"]) == []
+    assert missing_notes(of_records([]), ["a"]) == []
     rows = scores([[0.1] * 5, [0.2] * 5])
-    assert missing_notes(rows, ["a", "b"]) == []
+    assert missing_notes(of_records(rows), ["a", "b"]) == []
     lost = {"MAE": "", "seconds": ""}
     rows[5] |= lost
-    assert missing_notes(rows, ["a", "b", "undefined"]) == [
+    assert missing_notes(of_records(rows), ["a", "b", "undefined"]) == [
         "b: 1 of 5 maps is not finite, its values are missing"
     ]
     rows[6] |= lost
     for row in (rows[2], rows[7]):
         row |= lost | {"target": ""}
-    assert missing_notes(rows, ["a", "b"]) == [
+    assert missing_notes(of_records(rows), ["a", "b"]) == [
         "the classifier's outputs are not finite for 1 of 5 images: all their values are missing",
         "b: 2 of 5 maps are not finite, their values are missing",
     ]
     # Rows of single classes have no time; the row of the merged map does.
     rows = scores([[0.1] * 2], methods="a")
     rows.append(rows[0] | {"target": "1", "seconds": ""})
-    assert missing_notes(rows, ["a"]) == []
+    assert missing_notes(of_records(rows), ["a"]) == []
     rows[0] |= {"target": "", "seconds": "1"}  # an image without a label
-    assert missing_notes(rows, ["a"]) == []
+    assert missing_notes(of_records(rows), ["a"]) == []
 
 
 def test_methods_are_compared_on_the_images_of_both():
@@ -192,3 +196,25 @@ def test_methods_are_compared_on_the_images_of_both():
     summary, _, _ = lines([first, holes])
     assert summary["methods"]["b"]["MAE"]["n"] == 10
     assert summary["paired"][0]["difference"] == pytest.approx(-0.25)
+
+
+def test_methods_are_ranked_by_the_distance_from_an_ideal_value():
+    near, far = [0.01 * i for i in range(12)], [-0.9 - 0.001 * i for i in range(12)]
+    rows = [
+        {"index": str(i), "name": "", "target": "0", "method": m, "RandomLogit": str(v)}
+        for m, column in (("near", near), ("far", far))
+        for i, v in enumerate(column)
+    ]
+    summary = summarize(of_records(rows), [RandomLogit()], ["near", "far"], bootstrap=5)
+    assert summary["ranks"]["RandomLogit"]["ranks"] == {"near": 1.0, "far": 2.0}
+    assert summary["verdicts"]["RandomLogit"] == "near is ahead of far on RandomLogit"
+    assert summary["methods"]["far"]["RandomLogit"]["mean"] == pytest.approx(-0.9055)
+
+
+def test_a_row_that_wholly_failed_is_named():
+    rows = scores([[0.1] * 2, [""] * 2])
+    for row in rows:
+        row["error"] = "OSError: x (a.py:1)" if row["method"] == "b" else ""
+    with pytest.raises(ValueError, match=r"^b failed for every image, OSError: x"):
+        raise_if_failed(of_records(rows), ["a", "b"])
+    raise_if_failed(of_records(rows[:3]), ["a"])

@@ -3,6 +3,7 @@ import io
 
 import pytest
 
+from explainers.evaluation.scores import of_records
 from explainers.evaluation.summary import summarize
 from explainers.evaluation.table import agreement_table, as_csv, fold, rank_table
 from explainers.metrics.complexity import Complexity, Sparseness
@@ -21,12 +22,14 @@ def rows(metrics, methods, count=12):
 
 
 def summary(metrics, methods, count=12):
-    return summarize(rows(metrics, methods, count), metrics, list(methods), bootstrap=20)
+    return summarize(
+        of_records(rows(metrics, methods, count)), metrics, list(methods), bootstrap=20
+    )
 
 
 def test_csv_has_means_and_interval_ends_of_all_digits():
     scores = rows([Complexity()], ["a", "b, c"])
-    found = summarize(scores, [Complexity()], ["a", "b, c", "lost"], bootstrap=20)
+    found = summarize(of_records(scores), [Complexity()], ["a", "b, c", "lost"], bootstrap=20)
     head, first, second, lost = csv.reader(io.StringIO(as_csv(found)))
     assert head == ["method", "Complexity", "Complexity low", "Complexity high"]
     figure = found["methods"]["b, c"]["Complexity"]
@@ -94,7 +97,7 @@ def test_ranks_and_agreement_have_tables():
 def test_images_that_ranks_leave_out_are_counted():
     scores = rows([Complexity()], "abc")
     scores[5]["Complexity"] = scores[6]["Complexity"] = ""
-    found = summarize(scores, [Complexity()], list("abc"), bootstrap=5)
+    found = summarize(of_records(scores), [Complexity()], list("abc"), bootstrap=5)
     assert "Complexity: 2 images are left out of the ranks" in rank_table(found)
 
 

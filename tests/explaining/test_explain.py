@@ -176,6 +176,7 @@ def test_a_checkpoint_brings_its_classifier(photos, trained, tmp_path):
         (",", "expected methods, separated by commas"),
         ("TRAINED", "explains another classifier than this one"),
         ("ours=none.ckpt", "'none.ckpt' does not exist"),
+        ("grad_cam,gae", "^gae: "),
     ],
 )
 def test_wrong_methods_are_refused_in_one_line(names, told, trained):
@@ -211,6 +212,8 @@ def test_classes_by_name_synonym_index_and_rank():
     for asked, found in {
         "top1": [3],
         "top9": ranked,
+        "second": [1],
+        "all": [0, 1, 2, 3, 4],
         "Tabby_Cat,tiger-cat": [0, 1],
         "1,tiger cat,2": [1, 2],
         "7": [4],

@@ -37,9 +37,9 @@ NESTED = """Parser key "model":
         ),
         (
             "optimizer",
-            "Expected a typing.Literal['adamw', 'prodigy']. Got value: sgd",
-            "{'name': 'sgd'}",
-            "model.RTIS.optimizer.name must be one of ['adamw', 'prodigy'], got sgd",
+            "Expected a typing.Literal['adamw', 'prodigy']. Got value: rmsprop",
+            "{'name': 'rmsprop'}",
+            "model.RTIS.optimizer.name must be one of ['adamw', 'sgd', 'prodigy'], got rmsprop",
         ),
         (
             "network",
