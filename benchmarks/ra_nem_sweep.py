@@ -58,7 +58,8 @@ def sweep(out: Path, given: Sequence[str]) -> dict[str, tuple[float, dict[str, A
         "checkpoints": {name: paths[name] for name in others},
         "metrics": [{"class_path": curves, "init_args": {"steps": 24}}],
     }
-    data = yaml.safe_load((out / first / "config.yaml").read_text())["data"]
+    (config,) = (out / first).rglob("config.yaml")  # beside the logs
+    data = yaml.safe_load(config.read_text())["data"]
     (out / "test.yaml").write_text(yaml.safe_dump({"data": data, "score": score}))
     own = ("-c", "configs/evaluate.yaml", "-c", str(out / "test.yaml"), "--ckpt_path", paths[first])
     run("evaluate.py", "test", *own, "--out", str(out / "test"))
