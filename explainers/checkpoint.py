@@ -23,8 +23,8 @@ from explainers.reading import (
 from explainers.trainingstate import check_state
 from explainers.trust import CLASSIFIER, granting
 
+ROUNDED = 1e-5  # limit of `_same`, relative to the largest weight of a tensor
 # Arguments of an explanandum that say where it comes from.
-ROUNDED = 1e-5  # of the largest weight of a tensor
 SOURCE = ("model", "model_args", "weights", "pretrained", "weights_key", "trust")
 
 
