@@ -16,14 +16,12 @@ from explainers import door
 from explainers.explanandum import Explanandum
 from explainers.explanandum.classes import check_classes
 from explainers.explanandum.inpainters import open_all, without_paths
-from explainers.explanandum.weights import fingerprint
+from explainers.frozenpart import fill_in, leave_out
 from explainers.functional import masking
 from explainers.naming import class_path
 from explainers.options import Group, check_choices, complete, without_sources
 from explainers.reading import building, read_explainer
 from explainers.trust import granting
-
-STATES = {"state_dict", "current_model_state"}  # the second one: of a moving average's callback
 
 
 class Explainer(LightningModule, ABC):
@@ -165,13 +163,7 @@ class Explainer(LightningModule, ABC):
         checkpoint["class_path"] = class_path(type(self))
         checkpoint["explanandum"] = self.explanandum.config
         if not self.explanandum.in_checkpoint:
-            checkpoint["explanandum_weights"] = fingerprint(self.explanandum)
-            for key in STATES & checkpoint.keys():
-                checkpoint[key] = {
-                    name: value
-                    for name, value in checkpoint[key].items()
-                    if not name.startswith("explanandum.")
-                }
+            leave_out(checkpoint, "explanandum", self.explanandum)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fills in the weights of the explanandum if the checkpoint does not contain them.
@@ -181,18 +173,8 @@ class Explainer(LightningModule, ABC):
         """
         self.cost = checkpoint.get("cost")
         if not any(name.startswith("explanandum.") for name in checkpoint["state_dict"]):
-            own = {
-                f"explanandum.{name}": value
-                for name, value in self.explanandum.state_dict().items()
-            }
-            for key in STATES & checkpoint.keys():
-                checkpoint[key].update(own)
-            stored, given = checkpoint.get("explanandum_weights"), fingerprint(self.explanandum)
-            if stored not in (None, given):
-                raise ValueError(
-                    "the checkpoint explains another classifier than the given one: its weights "
-                    f"have the hash {stored}, these {given}"
-                )
+            otherwise = "the checkpoint explains another classifier than the given one"
+            fill_in(checkpoint, "explanandum", self.explanandum, otherwise)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

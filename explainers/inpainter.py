@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from explainers import optimizers
 from explainers.cost import CountCost
 from explainers.explanandum import Explanandum
-from explainers.explanandum.weights import fingerprint
 from explainers.finite import StayFinite, check_weights
+from explainers.frozenpart import KeepFrozen, fill_in, leave_out
 from explainers.functional import reconstruction, seeds
 from explainers.functional.holes import holes
 from explainers.functional.inpainting import SWEEPS, harmonic
@@ -25,8 +25,6 @@ from explainers.options import check_choices, complete
 from explainers.reading import building, read_checkpoint
 from explainers.resuming import ResumeExactly
 from explainers.trust import check_arguments
-
-STATES = {"state_dict", "current_model_state"}  # the second one: of a moving average's callback
 
 
 class LossWeights(TypedDict, total=False):
@@ -233,7 +231,8 @@ class Inpainter(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What every fit needs: to stay finite, to resume exactly, to count and to log."""
-        return [StayFinite(), ResumeExactly(), CountCost(), Monitor()]
+        frozen = [KeepFrozen("perceptual")] if self.perceptual is not None else []
+        return [*frozen, StayFinite(), ResumeExactly(), CountCost(), Monitor()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and learning-rate schedule of the options."""
@@ -247,13 +246,7 @@ class Inpainter(LightningModule):
         if size := getattr(getattr(self._trainer, "datamodule", None), "image_size", None):
             checkpoint["trained"] = {"input_size": [int(side) for side in size]}
         if self.perceptual is not None:
-            checkpoint["perceptual_weights"] = fingerprint(self.perceptual)
-            for key in STATES & checkpoint.keys():
-                checkpoint[key] = {
-                    name: value
-                    for name, value in checkpoint[key].items()
-                    if not name.startswith("perceptual.")
-                }
+            leave_out(checkpoint, "perceptual", self.perceptual)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fills in the weights of the perceptual network, which no checkpoint contains.
@@ -263,15 +256,8 @@ class Inpainter(LightningModule):
         """
         self.cost = checkpoint.get("cost")
         if self.perceptual is not None:
-            stored, given = checkpoint.get("perceptual_weights"), fingerprint(self.perceptual)
-            if stored not in (None, given):
-                raise ValueError(
-                    "the fit began with another perceptual network: its weights have the hash "
-                    f"{stored}, these {given}"
-                )
-            own = self.perceptual.state_dict().items()
-            for key in STATES & checkpoint.keys():
-                checkpoint[key].update({f"perceptual.{name}": value for name, value in own})
+            otherwise = "the fit began with another perceptual network"
+            fill_in(checkpoint, "perceptual", self.perceptual, otherwise)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -13,6 +13,7 @@ from explainers.base import Explainer
 from explainers.cost import CountCost
 from explainers.explanandum import Explanandum
 from explainers.finite import StayFinite, check_weights
+from explainers.frozenpart import KeepFrozen
 from explainers.functional import seeds
 from explainers.monitor import Monitor
 from explainers.optimizers import OptimizerOptions
@@ -87,8 +88,9 @@ class LearnedExplainer(Explainer):
         return self.explanandum.to_targets(self.explanandum(images), never_empty=False)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every fit needs: to stay finite, to resume exactly, to count and to log."""
-        return [StayFinite(), ResumeExactly(), CountCost(), Monitor()]
+        """What every fit needs: an exact explanandum, to stay finite, to resume exactly, to log."""
+        frozen = KeepFrozen("explanandum")
+        return [frozen, StayFinite(), ResumeExactly(), CountCost(), Monitor()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds this explainer; refuses weights that are not finite."""

@@ -9,7 +9,7 @@ RANKS = [
     {"trust", "monitor"},
     {"reading"},
     {"explanandum", "configfiles", "messages"},
-    {"networks", "perturbation", "door"},
+    {"networks", "perturbation", "door", "frozenpart"},
     {"base", "inpainter"},
     {"learned", "optimization", "metrics", "checkpoint"},
     {"methods", "publishing"},
