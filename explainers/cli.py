@@ -62,7 +62,7 @@ class CLI(LightningCLI):
     def __init__(self, args: Sequence[str] | None = None) -> None:
         program, *given = sys.argv
         words = given if args is None else list(args)
-        self.trains = bool(words) and words[0] == "fit"
+        self.trains, self.validates = words[:1] == ["fit"], words[:1] == ["validate"]
         paths, flags = configfiles.split(words[1:])
         packages, flags = configfiles.taken(flags, "trust")
         rows, flags = configfiles.taken(flags, "methods")
@@ -229,10 +229,10 @@ class EvaluateCLI(CLI):
     def base_config(self, flags: Sequence[str]) -> dict[str, Any]:
         """The checkpoint's own model, which files and flags may change."""
         given = configfiles.merge(self.files, configfiles.given(flags, ("model", "ckpt_path")))
-        path = given.get("ckpt_path")
-        if path is None:
-            return {}
-        model = given.get("model") or {}
+        path, model = given.get("ckpt_path"), given.get("model") or {}
+        if path is None:  # `validate` measures the classifier, whatever explains it
+            chosen = {"class_path": "explainers.methods.constant.Random"}
+            return {"model": chosen} if self.validates else {}
         self.compares = brings_classifier(model)
         self.checkpoint, config = model_config(path, model)
         return {"model": config}

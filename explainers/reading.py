@@ -10,8 +10,8 @@ from torch import Tensor
 
 from explainers import files
 from explainers.trust import (
-    CALLABLES,
     CLASSIFIER,
+    WITH_WEIGHTS,
     check_arguments,
     check_class,
     check_classifier,
@@ -89,7 +89,7 @@ def check_explainer(
     if "explanandum" not in given:
         check_classifier(checkpoint["explanandum"], path)
         whole = any(name.startswith("explanandum.") for name in checkpoint["state_dict"])
-        if checkpoint["explanandum"].get("model") not in (None, *CALLABLES) and not whole:
+        if checkpoint["explanandum"].get("model") not in (None, *WITH_WEIGHTS) and not whole:
             raise ValueError(
                 f"{path} does not hold the weights of its classifier, "
                 f"{checkpoint['explanandum']['model']}: give the classifier, "

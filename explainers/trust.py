@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-# Functions that build a classifier, without reading anything but an installed package.
-CALLABLES = ("explainers.explanandum.lite0:efficientnet_lite0",)
+# Functions that build a classifier, and read nothing but an installed package.
+WITH_WEIGHTS = ("explainers.explanandum.lite0:efficientnet_lite0",)
+CALLABLES = (*WITH_WEIGHTS, "explainers.explanandum.cifar_resnet:cifar_resnet")
 CLASSIFIER = "explainers.explanandum.classifier.Classifier"
 # Arguments that read or download something. Checkpoints of ours never have them.
 READING = {

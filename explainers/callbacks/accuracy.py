@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 
 from explainers.base import Explainer
 from explainers.evaluation.provenance import batch_size
-from explainers.metrics.accuracy import ClassifierAccuracy, sentence
+from explainers.metrics.accuracy import ClassifierAccuracy, sentence, wilson
 
 
 class CheckClassifier(Callback):
@@ -21,7 +21,7 @@ class CheckClassifier(Callback):
     first images is therefore printed before the run explains any, and that on all images at its
     end. A warning follows if the 95 % interval does not lie above chance, or lies below the
     explanandum's `expected_accuracy`. Each image costs one more forward pass. Unlabeled images are
-    not checked. `validate` says the expected accuracy beside the one it measures.
+    not checked. `validate` compares the accuracy that it measures with the expected one.
 
     Args:
         images: Number of images that are checked before the run.
@@ -50,8 +50,7 @@ class CheckClassifier(Callback):
         self._all = False
         dataset: Any = getattr(loader, "dataset", None)
         if trainer.is_global_zero and hasattr(dataset, "__len__"):
-            size = batch_size(loader)
-            total = min(len(dataset), int(min(batches[0], len(loader)) * size))
+            total = _count(loader, batches)
             count = min(self.images, total)
             for batch in _first(loader, count):
                 if "target" not in batch:
@@ -97,16 +96,30 @@ class CheckClassifier(Callback):
         self.on_test_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says the expected accuracy of the explanandum that `validate` measures."""
+        """Compares what `validate` measures with the explanandum's `expected_accuracy`.
+
+        An accuracy is as expected if the expected one lies in the 95 % interval of the measured.
+        """
         expected = getattr(getattr(pl_module, "network", None), "expected_accuracy", None)
         name = "f1" if getattr(pl_module, "multi_label", False) else "top1"
         measured = trainer.callback_metrics.get(f"val/{name}")
-        if expected is not None and measured is not None:
-            points = 100 * (float(measured) - expected)
-            rank_zero_info(
-                f"{name}: {100 * float(measured):.1f} % measured, {100 * expected:.1f} % expected"
-                f" ({points:+.1f} points)"
+        if expected is None or measured is None:
+            return
+        value, verdict = float(measured), ""
+        if name == "top1":
+            images = _count(trainer.val_dataloaders, trainer.num_val_batches)
+            low, high = wilson(round(value * images), images)
+            verdict = f", [{100 * low:.1f}, {100 * high:.1f}] on {images} images: " + (
+                "below it; check the weights, mean, std, resizing and order of the classes"
+                if high < expected
+                else "above it; these may be images of its training, or easier ones"
+                if low > expected
+                else "as expected"
             )
+        rank_zero_info(
+            f"{name}: {100 * value:.1f} % measured, {100 * expected:.1f} % expected "
+            f"({100 * (value - expected):+.1f} points){verdict}"
+        )
 
     @torch.no_grad()
     def _add(self, module: Explainer, batch: dict[str, Any]) -> None:
@@ -126,6 +139,11 @@ class CheckClassifier(Callback):
                 f"{text}: {self.judged['problem']}. Check its weights, mean, std and image size, "
                 "and the order of the classes"
             )
+
+
+def _count(loader: Any, batches: list[int | float]) -> int:
+    """Number of images in the batches of a loader that a run uses."""
+    return min(len(loader.dataset), int(min(batches[0], len(loader)) * batch_size(loader)))
 
 
 def _first(loader: DataLoader[Any], count: int) -> Iterator[dict[str, Any]]:

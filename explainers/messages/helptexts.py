@@ -29,7 +29,7 @@ EXAMPLES = {
     ),
     "validate": (
         "validate -c configs/quickstart.yaml --ckpt_path runs/quickstart/last.ckpt",
-        f"validate -c configs/methods/grad_cam.yaml {SHAPES}",
+        f"validate {SHAPES}",
     ),
 }
 

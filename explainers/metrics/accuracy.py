@@ -108,15 +108,19 @@ class ClassifierAccuracy(PerImageMetric):
     def _interval(self, known: Columns) -> Interval:
         if self.multi_label:
             return bootstrap_ci(known, self.aggregate)["F1"]
-        right, images = int(known["tp"].sum()), len(known["tp"])
-        interval = stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
-        return float(interval.low), float(interval.high)
+        return wilson(int(known["tp"].sum()), len(known["tp"]))
 
     def _chance(self, known: Columns) -> float:
         present, classes = known["tp"] + known["fn"], known["classes"]
         if self.multi_label:
             return 2 * float(present.sum()) / float((present + classes).sum())
         return float((present / classes).mean())
+
+
+def wilson(right: int, images: int) -> Interval:
+    """95 % interval of an accuracy, from the number of images that are right of all."""
+    interval = stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def sentence(judged: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import torch
 from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.save import SaveMaps
 from explainers.callbacks.score import Score
+from explainers.explanandum.classifier import Classifier
 from explainers.metrics.localization import MAE
 from tests import planted
 from tests.support import Scenes, Truth, trainer
@@ -107,3 +108,24 @@ def test_the_random_state_is_left_alone(tmp_path):
         trainer(tmp_path, *checks).predict(Truth(planted.explanandum()), Scenes(4))
         after.append(torch.rand(3))
     assert torch.equal(*after)
+
+
+@pytest.mark.parametrize(
+    ("expected", "says"),
+    [
+        # Of 20 images, 15 are right: Wilson's interval of 15 / 20 is [53.1, 88.8].
+        (0.8, "80.0 % expected (-5.0 points), [53.1, 88.8] on 20 images: as expected"),
+        (0.9, "90.0 % expected (-15.0 points), [53.1, 88.8] on 20 images: below it; check "),
+        (0.5, "50.0 % expected (+25.0 points), [53.1, 88.8] on 20 images: above it; these "),
+    ],
+)
+def test_a_validation_is_compared_with_the_expectation(tmp_path, caplog, expected, says):
+    data = Scenes(20)
+    for sample in data.samples[:5]:
+        sample["target"] = sample["target"].roll(1)
+    subject = planted.explanandum()
+    subject.expected_accuracy = expected
+    module = Classifier(subject, subject.num_classes, mean=[0.0] * 3, std=[1.0] * 3)
+    with caplog.at_level(logging.INFO):
+        trainer(tmp_path, CheckClassifier()).validate(module, data, verbose=False)
+    assert f"top1: 75.0 % measured, {says}" in caplog.text
