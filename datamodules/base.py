@@ -44,7 +44,8 @@ class ImageDataModule(LightningDataModule, ABC):
             epochs.
         seed: Seed of the training order and the augmentation.
         augment: Whether to flip, rotate and color-jitter the training images. "crop" flips them and
-            takes random crops, which cut off an eighth of each side.
+            takes random crops, which cut off an eighth of each side. "affine" and "pad" are those
+            of Ra-NEM and of CIFAR, see `images.augmentation`.
         resize: Way to reach the image size. "squash" ignores the aspect ratio, as the papers do;
             "crop" takes the center of the image.
         crop_pct: With "crop", fraction of the tighter side that is kept, in (0, 1].
@@ -82,7 +83,7 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_size: int = 16,
         num_workers: int = 0,
         seed: int = 0,
-        augment: bool | Literal["crop"] = False,
+        augment: bool | Literal["crop", "affine", "pad"] = False,
         resize: str = "squash",
         crop_pct: float = 0.875,
         interpolation: str = "bilinear",
@@ -100,7 +101,7 @@ class ImageDataModule(LightningDataModule, ABC):
         check_whole(0, num_workers=num_workers, seed=seed)
         check_choice("resize", resize, ["squash", "crop"])
         check_choice("interpolation", interpolation, list(images.INTERPOLATIONS))
-        check_choice("augment", augment, [False, True, "crop"])
+        check_choice("augment", augment, [False, True, "crop", "affine", "pad"])
         check_choice("on_error", on_error, [None, "skip", "raise"])
         if not (isinstance(crop_pct, int | float) and 0.0 < crop_pct <= 1.0):
             raise ValueError(f"crop_pct must be in (0, 1], got {crop_pct!r}")

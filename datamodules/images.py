@@ -180,15 +180,25 @@ class Fit:
 
 
 def augmentation(kind: bool | str, size: Sequence[int]) -> v2.Transform:
-    """Return the augmentation of training images.
+    """Return the augmentation of training images and their masks. What it uncovers is black.
 
     Args:
-        kind: "crop" flips, and takes a random crop of images of `Fit.enlarged`. True flips,
-            rotates by up to 10 degrees and jitters the colors, with the strengths of NN-Explainer.
+        kind: True flips, rotates by up to 10 degrees and jitters the colors, with the strengths of
+            NN-Explainer. "crop" flips, and takes a random crop of images of `Fit.enlarged`.
+            "affine" rotates by up to 10 degrees, shifts by up to 5 % of each side and scales by
+            0.95 to 1.05, as the released code of Ra-NEM. "pad" flips, and shifts by up to an eighth
+            of each side, as He et al., CVPR 2016, section 4.2, on CIFAR.
         size: Height and width [H, W] of the result.
     """
     if kind == "crop":
         return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(list(size))])
+    if kind == "pad":
+        height, width = size
+        border = [width // 8, height // 8]
+        return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(list(size), padding=border)])
+    if kind == "affine":
+        mode = v2.InterpolationMode.BILINEAR
+        return v2.RandomAffine(10, (0.05, 0.05), (0.95, 1.05), interpolation=mode)
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),

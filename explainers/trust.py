@@ -14,7 +14,8 @@ from typing import Any
 
 # Functions that build a classifier, and read nothing but an installed package.
 WITH_WEIGHTS = ("explainers.explanandum.lite0:efficientnet_lite0",)
-CALLABLES = (*WITH_WEIGHTS, "explainers.explanandum.cifar_resnet:cifar_resnet")
+WITHOUT_WEIGHTS = ("explainers.explanandum.cifar_resnet:cifar_resnet",)
+CALLABLES = (*WITH_WEIGHTS, *WITHOUT_WEIGHTS)
 CLASSIFIER = "explainers.explanandum.classifier.Classifier"
 # Arguments that read or download something. Checkpoints of ours never have them.
 READING = {

@@ -18,7 +18,7 @@ from tests.test_configs import EvaluateOnly, TrainOnly, build
 PAPERS = sorted(Path("configs/papers").rglob("*.yaml"))
 PUBLISHED = [path for path in PAPERS if path.name == "published.yaml"]
 CONFIGS = [path for path in PAPERS if path not in PUBLISHED]
-COMMAND = re.compile(r"^# (?:PYTHONPATH=\. )?python (train|evaluate)\.py (fit|test) (.*)$", re.M)
+COMMAND = re.compile(r"^# python (train|evaluate)\.py (fit|test) (.*)$", re.M)
 pytestmark = pytest.mark.filterwarnings("ignore:.*tensorboardX.*:UserWarning")
 
 

@@ -24,7 +24,7 @@ from explainers.explanandum import weights as weight_files
 from explainers.explanandum.features import Sources
 from explainers.functional.fills import Fill, FillName
 from explainers.reading import read_classifier
-from explainers.trust import CALLABLES, WITH_WEIGHTS, granting
+from explainers.trust import WITHOUT_WEIGHTS, granting
 
 
 class Explanandum(nn.Module):
@@ -119,8 +119,8 @@ class Explanandum(nn.Module):
         own |= {name: value for name, value in given.items() if value is not None}
         if state:
             weight_files.load_state(self.model, state, False, file)
-        # Until weights are loaded. A callable has its own, but for ours without.
-        bare = isinstance(model, str) and (":" not in model or model in {*CALLABLES} - {*WITH_WEIGHTS})
+        # Until weights are loaded. Callables of the user bring their own.
+        bare = isinstance(model, str) and (":" not in model or model in WITHOUT_WEIGHTS)
         self.untrained = bare and not (pretrained or weights or state)
         self.model.requires_grad_(False)
         self.eval()

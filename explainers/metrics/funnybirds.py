@@ -2,21 +2,19 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from explainers.explanandum import Explanandum
-from explainers.metrics.base import PerImageMetric, exact
 from explainers.metrics.parts import (
     Deletions,
+    PartScores,
     decision_checks,
     delete_parts,
     distraction,
     part_shares,
 )
 from explainers.metrics.similarity import spearman
-from explainers.metrics.statistics import Columns, nan_mean
 
 
 def contrast(deletions: Deletions, target: int, shares: Tensor, others: dict[int, Tensor]) -> float:
@@ -46,7 +44,7 @@ def contrast(deletions: Deletions, target: int, shares: Tensor, others: dict[int
     return sum(answers) / len(answers) if answers else float("nan")
 
 
-class FunnyBirds(PerImageMetric):
+class FunnyBirds(PartScores):
     """Completeness, correctness, contrastivity and their mean (FBOverall), from deleting parts.
 
     A part counts as important if its share of the map (`part_shares`) exceeds a threshold.
@@ -85,33 +83,10 @@ class FunnyBirds(PerImageMetric):
     Range: [0, 1].
 
     Blind to: where within a part the map lies, and parts that are not annotated.
-
-    Args:
-        thresholds: Shares above which a part counts as important; None stands for 20 values from
-            0.01 to 0.5.
-        dilation: Odd side in pixels of the square by which parts are dilated.
-
-    Raises:
-        ValueError: If there is no threshold or `dilation` is not odd.
     """
 
     needs = ("maps", "images", "targets", "parts", "logits", "explanandum", "explainer")
-    per_class = True
-
-    def __init__(self, thresholds: list[float] | None = None, dilation: int = 5) -> None:
-        super().__init__()
-        grid = np.linspace(0.01, 0.5, 20).tolist() if thresholds is None else list(thresholds)
-        if not grid or dilation < 1 or dilation % 2 == 0:
-            raise ValueError(f"expected a threshold and an odd dilation, got {grid} and {dilation}")
-        self.thresholds, self.dilation = grid, dilation
-        self.checks = tuple(f"FBChecks/{t:.3f}" for t in grid)
-        self.calm = tuple(f"FBDistractibility/{t:.3f}" for t in grid)
-        self.names = ("FBCorrectness", "FBContrastivity", *self.checks, *self.calm)
-
-    @property
-    def reports(self) -> tuple[str, ...]:
-        """Names of the four scores."""
-        return ("FBCompleteness", "FBCorrectness", "FBContrastivity", "FBOverall")
+    prefix = "FB"
 
     def score(
         self,
@@ -171,9 +146,7 @@ class FunnyBirds(PerImageMetric):
         drops = clean - torch.cat([without_each, found.others[:, target]])
         rows, columns = found.elsewhere.unbind(1)
         own = shares[target, found.own]
-        important = torch.cat([own, shares[rows, columns]]) > exact(
-            torch.tensor(self.thresholds, dtype=torch.float64)[:, None]
-        )
+        important = torch.cat([own, shares[rows, columns]]) > self.limits
         top = found.subsets.argmax(dim=1) == target
         decided = found.subsets[:, target] > 0 if multi_label else top
         rank = spearman(drops[None, None, : len(own)], own[None, None])
@@ -184,14 +157,3 @@ class FunnyBirds(PerImageMetric):
             decision_checks(important[:, : len(own)], decided.tolist()),
             distraction(important, drops, clean),
         ])  # fmt: skip
-
-    def aggregate(self, values: Columns) -> dict[str, float]:
-        """The four scores, with completeness at the threshold at which it is largest."""
-        checks, calm = (
-            np.array([nan_mean(values[name]) for name in names])
-            for names in (self.checks, self.calm)
-        )
-        complete = (checks + calm) / 2
-        best = float("nan") if np.isnan(complete).all() else float(np.nanmax(complete))
-        figures = [best, nan_mean(values["FBCorrectness"]), nan_mean(values["FBContrastivity"])]
-        return dict(zip(self.reports, [*figures, float(np.mean(figures))], strict=True))

@@ -1,13 +1,15 @@
 """Parts of objects: their share of a map, and the response of the classifier without them."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from explainers.explanandum import Explanandum
-from explainers.metrics.base import exact, pixel_sum
+from explainers.metrics.base import PerImageMetric, exact, pixel_sum
+from explainers.metrics.statistics import Columns, nan_mean
 
 MOST_PARTS = 8  # parts of one object: the classifier is evaluated on every subset of them
 
@@ -169,3 +171,56 @@ def distraction(important: Tensor, drops: Tensor, logit: float) -> Tensor:
     """
     irrelevant = (drops.abs() < 0.05 * abs(logit)) | (drops < 0)
     return 1 - (important & irrelevant).sum(dim=1).double() / irrelevant.sum()
+
+
+class PartScores(PerImageMetric):
+    """Base class of the FunnyBirds scores: completeness, correctness, contrastivity, their mean.
+
+    The columns are correctness, contrastivity and, at each threshold above which the share of a
+    part counts as important, the two values whose mean is completeness. One threshold is used for
+    the whole data set, the one with the largest completeness. A score for which no image has a
+    value is missing, and the mean of the three is then missing too.
+
+    Args:
+        thresholds: Shares above which a part counts as important; None stands for 20 values from
+            0.01 to 0.5.
+        dilation: Odd side in pixels of the square by which parts are dilated.
+
+    Raises:
+        ValueError: If there is no threshold or `dilation` is not odd.
+    """
+
+    prefix: ClassVar[str]  # of the names
+    per_class = True
+
+    def __init__(self, thresholds: list[float] | None = None, dilation: int = 5) -> None:
+        super().__init__()
+        grid = np.linspace(0.01, 0.5, 20).tolist() if thresholds is None else list(thresholds)
+        if not grid or dilation < 1 or dilation % 2 == 0:
+            raise ValueError(f"expected a threshold and an odd dilation, got {grid} and {dilation}")
+        self.thresholds, self.dilation = grid, dilation
+        self.checks = tuple(f"{self.prefix}Checks/{t:.3f}" for t in grid)
+        self.calm = tuple(f"{self.prefix}Distractibility/{t:.3f}" for t in grid)
+        self.names = (*self.reports[1:3], *self.checks, *self.calm)
+
+    @property
+    def reports(self) -> tuple[str, ...]:
+        """Names of the four scores."""
+        names = ("Completeness", "Correctness", "Contrastivity", "Overall")
+        return tuple(f"{self.prefix}{name}" for name in names)
+
+    @property
+    def limits(self) -> Tensor:
+        """The thresholds (T, 1) in float64."""
+        return exact(torch.tensor(self.thresholds, dtype=torch.float64)[:, None])
+
+    def aggregate(self, values: Columns) -> dict[str, float]:
+        """The four scores, with completeness at the threshold at which it is largest."""
+        checks, calm = (
+            np.array([nan_mean(values[name]) for name in names])
+            for names in (self.checks, self.calm)
+        )
+        complete = (checks + calm) / 2
+        best = float("nan") if np.isnan(complete).all() else float(np.nanmax(complete))
+        figures = [best, *(nan_mean(values[name]) for name in self.reports[1:3])]
+        return dict(zip(self.reports, [*figures, float(np.mean(figures))], strict=True))

@@ -2,16 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_dtype
 
 from explainers.explanandum import Explanandum
-from explainers.metrics.base import PerImageMetric, exact
-from explainers.metrics.parts import distraction, part_shares, sufficiency
+from explainers.metrics.base import exact
+from explainers.metrics.parts import PartScores, distraction, part_shares, sufficiency
 from explainers.metrics.similarity import spearman
-from explainers.metrics.statistics import Columns, nan_mean
 
 CHUNK = 16  # images in a forward pass
 
@@ -47,7 +45,7 @@ def rival_pair(shared: Tensor, target: int) -> tuple[int, int] | None:
     return pairs[0] if pairs else None
 
 
-class RenderedParts(PerImageMetric):
+class RenderedParts(PartScores):
     """The published FunnyBirds scores, from renderings of each bird without some of its parts.
 
     A part counts as important if its share of the map (`part_shares`) exceeds a threshold.
@@ -88,37 +86,13 @@ class RenderedParts(PerImageMetric):
     Range: [0, 1].
 
     Blind to: where within a part the map lies, and how much of it lies on the body.
-
-    Args:
-        thresholds: Shares above which a part counts as important; None stands for 20 values from
-            0.01 to 0.5.
-        dilation: Odd side in pixels of the square by which parts are dilated.
-
-    Raises:
-        ValueError: If there is no threshold or `dilation` is not odd.
     """
 
     needs = (
         *("maps", "images", "targets", "parts", "interventions", "backgrounds", "objects"),
         *("shared", "logits", "explanandum", "explainer"),
     )
-    per_class = True
-
-    def __init__(self, thresholds: list[float] | None = None, dilation: int = 5) -> None:
-        super().__init__()
-        grid = np.linspace(0.01, 0.5, 20).tolist() if thresholds is None else list(thresholds)
-        if not grid or dilation < 1 or dilation % 2 == 0:
-            raise ValueError(f"expected a threshold and an odd dilation, got {grid} and {dilation}")
-        self.thresholds, self.dilation = grid, dilation
-        self.checks = tuple(f"RenderedChecks/{t:.3f}" for t in grid)
-        self.calm = tuple(f"RenderedDistractibility/{t:.3f}" for t in grid)
-        self.names = ("RenderedCorrectness", "RenderedContrastivity", *self.checks, *self.calm)
-
-    @property
-    def reports(self) -> tuple[str, ...]:
-        """Names of the four scores."""
-        names = ("Completeness", "Correctness", "Contrastivity", "Overall")
-        return tuple(f"Rendered{name}" for name in names)
+    prefix = "Rendered"
 
     def score(
         self,
@@ -197,8 +171,7 @@ class RenderedParts(PerImageMetric):
         clean = float(answers[everything, target])
         without = [everything ^ 1 << part for part in range(count)]
         drops = clean - torch.cat([answers[without, target], answers[everything + 1 :, target]])
-        limits = exact(torch.tensor(self.thresholds, dtype=torch.float64)[:, None])
-        important = torch.cat([shares, behind]) > limits
+        important = torch.cat([shares, behind]) > self.limits
         codes = [sum(1 << p for p in range(count) if row[p]) for row in important.tolist()]
         predicted = (answers.argmax(dim=1) == target).tolist()
         checks = [float("nan")] * len(codes)
@@ -214,17 +187,6 @@ class RenderedParts(PerImageMetric):
             torch.tensor([_contrast(answers, shared, rivals), *checks], dtype=torch.float64),
             distraction(important, drops, clean),
         ])  # fmt: skip
-
-    def aggregate(self, values: Columns) -> dict[str, float]:
-        """The four scores, with completeness at the threshold at which it is largest."""
-        checks, calm = (
-            np.array([nan_mean(values[name]) for name in names])
-            for names in (self.checks, self.calm)
-        )
-        complete = (checks + calm) / 2
-        best = float("nan") if np.isnan(complete).all() else float(np.nanmax(complete))
-        rest = [nan_mean(values[f"Rendered{name}"]) for name in ("Correctness", "Contrastivity")]
-        return dict(zip(self.reports, [best, *rest, float(np.mean([best, *rest]))], strict=True))
 
 
 def _contrast(

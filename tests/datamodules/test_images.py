@@ -168,3 +168,64 @@ def test_broken_and_missing_files_are_named(tmp_path):
     save(tmp_path / "rgb.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(ValueError, match=r"rgb\.png: expected a palette or grey PNG"):
         images.read_labels(str(tmp_path / "rgb.png"))
+
+
+def moved(kind, seeds=30):
+    """What each of some seeds makes of a random mask of 16 x 32 and of an image equal to it."""
+    generator = torch.Generator().manual_seed(0)
+    plane = (torch.rand(16, 32, generator=generator) > 0.5).float()
+    augment = images.augmentation(kind, plane.shape)
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        sample = {"image": tv_tensors.Image(plane[None]), "mask": tv_tensors.Mask(plane.byte())}
+        yield plane, augment(sample)
+
+
+def test_pad_shifts_image_and_mask_by_up_to_an_eighth():
+    seen = set()
+    for plane, sample in moved("pad"):
+        found = sample["mask"].as_subclass(torch.Tensor)
+        assert torch.equal(sample["image"][0], found.float())
+        shifts = [
+            (down, right, flipped)
+            for flipped in (False, True)
+            for down in range(-2, 3)
+            for right in range(-4, 5)
+            if torch.equal(shifted(plane.flip(1) if flipped else plane, down, right), found.float())
+        ]
+        assert len(shifts) == 1
+        seen.update(shifts)
+    assert {flipped for *_, flipped in seen} == {False, True}
+    assert {-2, 2} <= {down for down, *_ in seen}  # each has a chance of 1 in 5, 30 times
+    assert max(abs(right) for _, right, _ in seen) >= 3
+
+
+def shifted(plane, down, right):
+    height, width = plane.shape
+    wide = torch.zeros(height + 8, width + 8)
+    wide[4 + down : 4 + down + height, 4 + right : 4 + right + width] = plane
+    return wide[4:-4, 4:-4]
+
+
+def test_affine_moves_the_center_by_five_percent_and_the_mask_along():
+    disk = (torch.cartesian_prod(torch.arange(40.0), torch.arange(60.0)) - 20).view(40, 60, 2)
+    plane = (disk[..., 0].square() + (disk[..., 1] - 10).square() < 64).float()
+    places = torch.cartesian_prod(torch.arange(40.0), torch.arange(60.0))
+    augment = images.augmentation("affine", plane.shape)
+    shifts, areas = [], []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        sample = augment({
+            "image": tv_tensors.Image(plane[None]),
+            "mask": tv_tensors.Mask(plane.byte()),
+        })  # fmt: skip
+        mask, image = sample["mask"].float().flatten(), sample["image"].flatten()
+        # The mask is that of the nearest pixel, the image is interpolated: edges alone differ.
+        assert (mask - (image > 0.5).float()).abs().sum() <= 12
+        shifts.append((mask @ places / mask.sum() - plane.flatten() @ places / plane.sum()).abs())
+        areas.append(float(mask.sum() / plane.sum()))
+    largest = torch.stack(shifts).amax(dim=0)
+    # Of 40 x 60 pixels 5 % are 2 x 3; the disk's center lies within half a pixel of the image's.
+    assert (largest <= torch.tensor([2.8, 3.8])).all()
+    assert (largest >= torch.tensor([1.0, 1.5])).all()
+    assert 0.95**2 * 0.97 < min(areas) < 1 < max(areas) < 1.05**2 * 1.03
