@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import subprocess
 import sys
 
@@ -238,6 +239,15 @@ def test_what_has_nothing_to_learn_is_not_fitted(capsys):
 def test_a_forgotten_method_is_named(capsys):
     assert main(EvaluateCLI, ["test", *FILES, "-c", "configs/evaluate.yaml"]) == 2
     assert "no method given" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*tensorboardX.*:UserWarning")
+def test_validate_needs_no_method_and_names_the_expectation(tmp_path, capsys, caplog):
+    few = ["--data.init_args.val_images", "4", "--data.init_args.num_workers", "0"]
+    with caplog.at_level(logging.INFO):
+        assert main(EvaluateCLI, ["validate", *FILES, *few, "--out", str(tmp_path)]) == 0
+    assert "val/f1" in capsys.readouterr().out
+    assert "% measured, 95.0 % expected (" in caplog.text
 
 
 def test_evaluate_refuses_other_files(tmp_path, capsys):

@@ -1,8 +1,10 @@
 """Every file in configs parses and its trainer can be built, by discovery: none goes untested."""
 
+import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 from lightning.pytorch import Trainer
@@ -73,6 +75,23 @@ def test_config_parses_and_its_trainer_is_built(path, tmp_path, monkeypatch):
     for entry in own.get("trainer", {}).get("callbacks", []):
         assert entry["class_path"].rpartition(".")[2] in built
     assert ("Score" in built) == (command == "test" or "score.Score" in text)
+
+
+DOWNLOADED = [
+    path
+    for path in CONFIGS
+    if path.parts[1] == "explananda" and "pretrained: true" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", DOWNLOADED, ids=str)
+def test_a_downloaded_classifier_names_its_resizing_and_its_accuracy(path):
+    arguments = yaml.safe_load(path.read_text())["model"]["init_args"]["explanandum"]["init_args"]
+    assert 0.5 < arguments["expected_accuracy"] < 1
+    own = timm.get_pretrained_cfg(arguments["model"])
+    flags = dict(re.findall(r"--data\.init_args\.(\w+) (\S+)", path.read_text()))
+    assert float(flags.get("crop_pct", 0.875)) == own.crop_pct
+    assert flags.get("interpolation", "bilinear") == own.interpolation
 
 
 def test_the_quickstart_also_evaluates(tmp_path, monkeypatch):
