@@ -19,6 +19,17 @@ def check_whole(least: int, **values: Any) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def check_fraction(**values: Any) -> None:
+    """Check that arguments are numbers between 0 and 1, neither of which is allowed.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, value in values.items():
+        if not (isinstance(value, int | float) and 0.0 < value < 1.0):
+            raise ValueError(f"{name} must be in (0, 1), got {value!r}")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Check that an argument is one of `choices`.
 

@@ -10,14 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torchvision
-from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.arguments import check_whole
 from datamodules.base import ImageDataModule
 from datamodules.dataset import ImageSource
 from datamodules.files import multi_hot
 from datamodules.listing import shown
-from datamodules.subsets import draw_subsets
+from datamodules.subsets import draw_subsets, of_train
 
 SIDE = 32
 # What numpy's arrays in these files are made of; numpy has since moved the first.
@@ -167,17 +166,10 @@ class CIFAR(ImageDataModule):
             FileNotFoundError: If a file is missing.
             ValueError: If a file cannot be understood, or there are too few images.
         """
-        held = split in ("train", "val") and (split == "train" or self.val_images is not None)
-        if split == "val" and not held:
-            rank_zero_info(
-                f"{type(self).__name__}: the val images are the test images; val_images holds out"
-                " training images instead"
-            )
+        held = of_train(type(self).__name__, split, self.val_images)
         names, pixels, classes = self._read("train" if held else "test")
-        chosen = names
-        if held and self.val_images is not None:
-            counts = {"val": self.val_images, "train": None}
-            chosen = draw_subsets(names, counts, self.split_seed)[split]
+        counts = {"val": self.val_images, "train": None}
+        chosen = draw_subsets(names, counts, self.split_seed)[split] if held else names
         place = {name: row for row, name in enumerate(names)}
         return ArraySource(chosen, pixels, classes, [place[name] for name in chosen], self.count)
 

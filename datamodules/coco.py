@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchvision import tv_tensors
 
-from datamodules.arguments import check_choice, check_whole
+from datamodules.arguments import check_choice, check_fraction, check_whole
 from datamodules.base import ImageDataModule
 from datamodules.coco_annotations import CATEGORIES, Picture, Thing, read_annotations
 from datamodules.coco_masks import instance_mask
@@ -171,8 +171,7 @@ class COCO(ImageDataModule):
         check_choice("classes", classes, ["contiguous", "ids"])
         check_choice("crowd", crowd, ["object", "ignore"])
         check_whole(0, split_seed=split_seed)
-        if not (isinstance(val_fraction, int | float) and 0.0 < val_fraction < 1.0):
-            raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction!r}")
+        check_fraction(val_fraction=val_fraction)
         self.root, self.year, self.by_id = Path(root), year, classes == "ids"
         self.masks, self.crowd, self.allow_empty = masks, crowd, allow_empty
         self.val_fraction, self.split_seed = val_fraction, split_seed

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchvision import tv_tensors
 
@@ -16,7 +15,7 @@ from datamodules.files import FileSource, Labels
 from datamodules.identity import file_size
 from datamodules.images import Fit, read_image
 from datamodules.listing import shown
-from datamodules.subsets import draw_subsets
+from datamodules.subsets import draw_subsets, of_train
 from datamodules.voc import fit_boxes
 
 FOLDER, MASKS = "CUB_200_2011", "segmentations"
@@ -187,13 +186,9 @@ class CUB(ImageDataModule):
             ValueError: If a list cannot be understood, or there are too few images.
         """
         names, splits, birds = self._scan()
-        if split == "val" and self.val_images is None:
-            rank_zero_info(
-                "CUB: the val images are the test images; val_images holds out training images"
-            )
-        held = split == "train" or (split == "val" and self.val_images is not None)
+        held = of_train("CUB", split, self.val_images)
         labels = splits["train" if held else "test"]
-        if held and self.val_images is not None:
+        if held:
             counts = {"val": self.val_images, "train": None}
             chosen = draw_subsets(list(labels), counts, self.split_seed)[split]
             labels = {name: labels[name] for name in chosen}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from datamodules.arguments import check_whole
+from datamodules.arguments import check_fraction, check_whole
 from datamodules.base import ImageDataModule
 from datamodules.dataset import ImageSource
 from datamodules.files import multi_hot, random_split
@@ -168,8 +168,7 @@ class FunnyBirds(ImageDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_whole(0, split_seed=split_seed)
-        if not (isinstance(val_fraction, int | float) and 0.0 < val_fraction < 1.0):
-            raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction!r}")
+        check_fraction(val_fraction=val_fraction)
         self.root, self.parts, self.interventions = Path(root), parts, interventions
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self._classes: Tensor | None = None

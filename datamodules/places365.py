@@ -6,7 +6,7 @@ from typing import Any
 
 from torchvision.datasets import Places365 as Downloads
 
-from datamodules.arguments import check_whole
+from datamodules.arguments import check_fraction, check_whole
 from datamodules.base import ImageDataModule
 from datamodules.files import FileSource, Labels, random_split
 from datamodules.listing import shown
@@ -60,8 +60,7 @@ class Places365(ImageDataModule):
     ) -> None:
         super().__init__(**kwargs)
         check_whole(0, split_seed=split_seed)
-        if not (isinstance(val_fraction, int | float) and 0.0 < val_fraction < 1.0):
-            raise ValueError(f"val_fraction must be in (0, 1), got {val_fraction!r}")
+        check_fraction(val_fraction=val_fraction)
         self.root, self.download = Path(root), download
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self._names: list[str] = []

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 
 
 def draw_subsets(
@@ -39,3 +40,21 @@ def draw_subsets(
         split: [names[place] for place in sorted(places.get(split, order[start:]))]
         for split in counts
     }
+
+
+def of_train(data: str, split: str, val_images: int | None) -> bool:
+    """Return whether a split is a part of the published train images, and not of the test images.
+
+    With `val_images`, the val split is; without it, the val images are the test images, which is
+    said.
+
+    Args:
+        data: Name of the data set, for the message.
+        split: "train", "val", "test" or "predict".
+        val_images: Number of train images that are held out, or None.
+    """
+    if split == "val" and val_images is None:
+        rank_zero_info(
+            f"{data}: the val images are the test images; val_images holds out training images"
+        )
+    return split == "train" or (split == "val" and val_images is not None)
