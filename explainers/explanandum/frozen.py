@@ -69,6 +69,9 @@ class Explanandum(nn.Module):
         trust: Names of your packages whose functions a `Classifier` checkpoint may name as its
             architecture, see `trust.granting`.
 
+    Attributes:
+        channels_last: Memory layout of images on a CPU, see `normalization.channels_last`.
+
     Raises:
         ValueError: If the classifier or its output is none of these, or an argument does not fit.
         FileNotFoundError: If a file does not exist.
@@ -136,6 +139,7 @@ class Explanandum(nn.Module):
         self.register_buffer("mean", normalization.plane(values["mean"]), persistent=False)
         self.register_buffer("std", normalization.plane(values["std"]), persistent=False)
         self.feature_layers = feature_layers
+        self.channels_last = normalization.channels_last(self.model)
         # Of one output z, the logits are [0, z].
         self.head_classes = 2 if trial.units == 1 and not multi_label else trial.units
         self.classes = selection.kept_classes(classes, self.head_classes, multi_label)
@@ -195,7 +199,10 @@ class Explanandum(nn.Module):
         """Input of the network, in its channels and its data type, normalized in float32."""
         inputs = normalization.normalize(images, self.mean, self.std)
         inputs = normalization.gray(inputs) if self.channels == 1 else inputs
-        return inputs.to(precision.own_dtype(self.model) or inputs.dtype)
+        last = (
+            torch.channels_last if self.channels_last and inputs.is_cpu else torch.preserve_format
+        )
+        return inputs.to(precision.own_dtype(self.model) or inputs.dtype, memory_format=last)
 
     def fill(
         self,

@@ -128,3 +128,15 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def gray(images: Tensor) -> Tensor:
     """Gray images (B, 1, H, W) of RGB images (B, 3, H, W)."""
     return sum(w * images[:, c : c + 1] for c, w in enumerate(GRAY))  # type: ignore[return-value]
+
+
+def channels_last(network: nn.Module) -> bool:
+    """Whether the memory layout channels_last is the faster one for the images of a network.
+
+    It is if all convolutions are plain ones, as in ResNet, VGG and DenseNet: a CPU takes about a
+    quarter less time. With grouped or depthwise convolutions, as in EfficientNet, it can take twice
+    as long. This rule does not measure, so that the last bits of a map never depend on the load of
+    the machine.
+    """
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    return bool(convolutions) and all(m.groups == 1 for m in convolutions)

@@ -30,20 +30,45 @@ def max_over_classes(
 
     The result is exactly `upsample(logits, size)`, masked by `allowed` (B, C) bool and reduced by a
     maximum, but not all classes are stored at full resolution. The class with the maximum is found
-    without gradients, `chunk` classes at a time. Only the values of these classes are then
-    interpolated with gradients. An image without an allowed class gives -inf, without gradient.
+    without gradients, `chunk` classes at a time, among those that can have it anywhere. Only the
+    values of these classes are then interpolated with gradients. An image without an allowed class
+    gives -inf, without gradient.
     """
     with torch.no_grad():
-        best = logits.new_full((len(logits), *size), -torch.inf)
-        winner = torch.zeros(best.shape, dtype=torch.long, device=logits.device)
-        for start in range(0, logits.shape[1], chunk):
-            part = upsample(logits[:, start : start + chunk], size)
-            part = part.masked_fill(~allowed[:, start : start + chunk, None, None], -torch.inf)
-            values, index = part.max(dim=1)
-            winner = torch.where(values > best, index + start, winner)
-            best = torch.maximum(values, best)
+        classes = _listed(allowed)  # (B, m)
+        if classes.shape[1] > chunk:
+            classes = _listed(
+                torch.zeros_like(allowed).scatter(1, classes, _competing(logits, classes))
+            )
+        winner = classes[:, :1, None].expand(-1, *size)
+        if classes.shape[1] > 1:
+            best = logits.new_full((len(logits), *size), -torch.inf)
+            for part in classes.split(chunk, dim=1):
+                values, index = gather_classes(logits, part, size).max(dim=1)
+                own = part.gather(1, index.flatten(1)).view_as(index)
+                winner = torch.where(values > best, own, winner)
+                best = torch.maximum(values, best)
     values = _interpolate_at(logits, winner)
     return values.masked_fill(~allowed.any(dim=1)[:, None, None], -torch.inf)
+
+
+def _listed(chosen: Tensor) -> Tensor:
+    """Chosen classes (B, m) in ascending order, of chosen (B, C) bool; the first fills up a row."""
+    count = max(1, int(chosen.sum(dim=1).max()))
+    order = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+    return order.where(chosen.gather(1, order), order[:, :1])
+
+
+def _competing(logits: Tensor, classes: Tensor) -> Tensor:
+    """Whether a class (B, m) can be the largest of them anywhere between the positions of logits.
+
+    An interpolated value lies between the least and the largest of the four values around it.
+    """
+    index = classes[:, :, None, None].expand(-1, -1, *logits.shape[-2:])
+    corners = F.pad(logits.gather(1, index).float(), [1] * 4, mode="replicate")
+    most, least = F.max_pool2d(corners, 2, 1), -F.max_pool2d(-corners, 2, 1)
+    slack = 1e-5 * corners.abs().amax(dim=(1, 2, 3), keepdim=True)  # for rounding
+    return (most >= least.amax(dim=1, keepdim=True) - slack).flatten(2).any(dim=2)
 
 
 def _interpolate_at(maps: Tensor, classes: Tensor) -> Tensor:

@@ -240,7 +240,7 @@ class ExtremalPerturbation(Explainer):
             own = logits[torch.arange(len(masks)), :, classes]
             return masks[torch.arange(len(masks)), smallest(own[:, 1:], own[:, 0])]
         model, batch = self.explanandum, self.pairs * len(self.areas)
-        best = KeepBest(model, images, model.mean, classes[:, None], 0, batch, True)
+        best = KeepBest(model, images, model.mean, classes[:, None], 0, batch)
         for area in range(masks.shape[1]):
             best(torch.arange(len(images)), 0, masks[:, area, None])
         return best.maps[:, 0]

@@ -32,9 +32,8 @@ class RISE(Explainer):
             normalized space. "images" is not allowed, because a map would then depend on the rest
             of its batch.
         batch_size: Number of masked images in a forward pass; it does not change the maps.
-        channels_last: Whether the masked images have the memory layout channels_last. It is faster
-            for most CNNs with plain convolutions, and often slower for those with depthwise ones.
-            It does not change the maps.
+        channels_last: Whether the masked images have the memory layout channels_last. None takes
+            `Explanandum.channels_last`. It does not change the maps.
         seed: Seed of the masks.
 
     Raises:
@@ -51,7 +50,7 @@ class RISE(Explainer):
         probability: float = 0.5,
         fill: FillChoice = "mean",
         batch_size: int = 64,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)

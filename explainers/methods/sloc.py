@@ -66,8 +66,8 @@ class SLOC(Explainer):
             measured on the same images, for tables of settings that do not affect the masks. The
             `seconds` of such a table leave out the forward passes.
         batch_size: Number of masked images in a forward pass; it does not change the maps.
-        channels_last: Whether these batches have the memory layout channels_last. Which layout is
-            faster depends on the network.
+        channels_last: Whether these batches have the memory layout channels_last. None takes
+            `Explanandum.channels_last`.
         seed: Seed of the masks and the noise.
 
     Raises:
@@ -93,7 +93,7 @@ class SLOC(Explainer):
         aggregation: Literal["mean", "median", "min", "product"] = "mean",
         share: bool = False,
         batch_size: int = 64,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(explanandum, seed)

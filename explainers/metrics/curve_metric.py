@@ -38,7 +38,8 @@ class CurveMetric(PerImageMetric):
     Args:
         draws: Number of points of each curve to evaluate, drawn at random; None evaluates all.
         batch_size: Number of perturbed images in each forward pass.
-        channels_last: Whether these batches are in the channels-last memory layout.
+        channels_last: Whether these batches are in the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
         response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
 
     Raises:
@@ -53,7 +54,7 @@ class CurveMetric(PerImageMetric):
         self,
         draws: int | None = None,
         batch_size: int = 16,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         response: ResponseOptions | None = None,
     ) -> None:
         super().__init__()

@@ -46,7 +46,8 @@ class RISECurves(CurveMetric):
             without replacement, the same for all images, which gives a Monte Carlo estimate
             (Ra-NEM, eq. 6). `pixels: 1` draws from H W points. An error bound follows the table.
         batch_size: Number of perturbed images in each forward pass.
-        channels_last: Whether these batches are in the channels-last memory layout.
+        channels_last: Whether these batches are in the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
         response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
     """
 
@@ -66,7 +67,7 @@ class RISECurves(CurveMetric):
         insertion_fill: FillName = "kernel_blur",
         draws: int | None = None,
         batch_size: int = 16,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         response: ResponseOptions | None = None,
     ) -> None:
         check_choices(type(self), locals())
@@ -116,7 +117,8 @@ class SLOCCurves(CurveMetric):
         draws: Number of points of each curve to evaluate, see `RISECurves`; None evaluates all.
             `steps` equal to H W draws from all pixels.
         batch_size: Number of perturbed images in each forward pass.
-        channels_last: Whether these batches are in the channels-last memory layout.
+        channels_last: Whether these batches are in the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
         response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
     """
 
@@ -137,7 +139,7 @@ class SLOCCurves(CurveMetric):
         fill: FillName = "mean",
         draws: int | None = None,
         batch_size: int = 16,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         response: ResponseOptions | None = None,
     ) -> None:
         check_choices(type(self), locals())
@@ -191,7 +193,8 @@ class CurveAUC(CurveMetric):
             evaluates all. Not allowed with random fills or `area`.
         inpainter: Function that fills the replaced pixels, instead of `fill`; see `Inpainted`.
         batch_size: Number of perturbed images in each forward pass.
-        channels_last: Whether these batches are in the channels-last memory layout.
+        channels_last: Whether these batches are in the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
         response: What the curves follow, and the order of equal pixels, see `ResponseOptions`.
 
     Raises:
@@ -212,7 +215,7 @@ class CurveAUC(CurveMetric):
         draws: int | None = None,
         inpainter: Callable[[Tensor, Tensor], Tensor] | None = None,
         batch_size: int = 16,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         response: ResponseOptions | None = None,
     ) -> None:
         check_choices(type(self), locals())

@@ -20,7 +20,7 @@ def monte_carlo_auc(
     draws: int,
     generator: torch.Generator | None = None,
     batch_size: int = 16,
-    channels_last: bool = True,
+    channels_last: bool | None = None,
 ) -> Tensor:
     """Unbiased estimate (B,) float64 of the mean probability over points 1 to n of a curve.
 
@@ -41,7 +41,8 @@ def monte_carlo_auc(
         draws: Number of points to evaluate.
         generator: Random number generator on the CPU.
         batch_size: Number of images in each forward pass.
-        channels_last: Whether these batches are in the channels-last memory layout.
+        channels_last: Whether these batches are in the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
 
     Raises:
         ValueError: If the curve has fewer points than `draws`, or `draws` is below 1.

@@ -39,7 +39,8 @@ class ROAD(CurveMetric):
         shares: Shares of the pixels that are removed.
         value: "hit" (1 if the explained class is the most probable one) or its "probability".
         batch_size: Number of perturbed images in each forward pass.
-        channels_last: Whether these batches are in the channels-last memory layout.
+        channels_last: Whether these batches are in the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
 
     Raises:
         ValueError: If there is no share, or one is not in (0, 1).
@@ -58,7 +59,7 @@ class ROAD(CurveMetric):
         shares: list[float] | None = None,
         value: Literal["hit", "probability"] = "hit",
         batch_size: int = 16,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
     ) -> None:
         check_choices(type(self), locals())
         super().__init__(None, batch_size, channels_last)

@@ -54,7 +54,8 @@ class KeepBest:
         classes: Classes of the maps, (B, k) int64.
         last: Number of the solver's steps.
         batch_size: Number of perturbed images in a forward pass.
-        channels_last: Whether the batches use the channels-last memory layout.
+        channels_last: Whether the batches use the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class KeepBest:
         classes: Tensor,
         last: int,
         batch_size: int,
-        channels_last: bool,
+        channels_last: bool | None = None,
     ) -> None:
         self.explanandum, self.classes, self.last = explanandum, classes, last
         self.images = images

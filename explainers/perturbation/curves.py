@@ -122,7 +122,7 @@ def run(
     targets: Tensor,
     curves: Sequence[Curve],
     batch_size: int = 16,
-    channels_last: bool = True,
+    channels_last: bool | None = None,
     seed: int = 0,
     layer: int | str | None = None,
 ) -> list[Responses]:
@@ -145,8 +145,8 @@ def run(
         targets: Class to follow in each image, one-hot (B, K) bool.
         curves: Settings of the curves to compute.
         batch_size: Number of images in a forward pass.
-        channels_last: Whether the batches use the channels-last memory layout. Which layout is
-            faster depends on the network.
+        channels_last: Whether the batches use the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
         seed: Seed of the random fills, with the same random stream for every image.
         layer: Layer whose representation is compared with that of the whole image, see
             `representations.representation`. None follows the class.
@@ -159,6 +159,8 @@ def run(
             `batch_size` is below 1.
     """
     _check(images, maps, targets, batch_size)
+    if channels_last is None:
+        channels_last = explanandum.channels_last
     size = maps.shape[1] * maps.shape[2]
     wanted = [curve.states(size) for curve in curves]
     slots = {state: i for i, state in enumerate(dict.fromkeys(s for w in wanted for s in w))}

@@ -90,7 +90,7 @@ def kept_logits(
     """Logits (N, K) of an image of which only some regions are kept.
 
     Args:
-        viewer: Viewer of the classifier. Its batches are contiguous, not in channels-last layout.
+        viewer: Viewer of the classifier.
         image: Image (3, H, W) in [0, 1].
         fill: Content that replaces the other regions, (3, H, W), or an inpainter.
         regions: Region of each pixel, (H, W) int64 in 0 to S - 1.

@@ -53,7 +53,8 @@ class Sampling:
         tuning_masks: Number of masks with which each candidate is tested.
         seed: Seed of all masks.
         batch_size: Number of masked images in a forward pass.
-        channels_last: Whether the batches use the channels-last memory layout.
+        channels_last: Whether the batches use the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
     """
 
     sides: tuple[int, ...]
@@ -62,7 +63,7 @@ class Sampling:
     tuning_masks: int
     seed: int
     batch_size: int = field(compare=False)
-    channels_last: bool = field(compare=False)
+    channels_last: bool | None = field(compare=False)
 
     def forwards(self) -> int:
         """Number of masked images shown to the classifier for each image."""

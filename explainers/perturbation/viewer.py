@@ -22,8 +22,8 @@ class Viewer:
         images: Images (B, 3, H, W) in [0, 1], which determine the size, type and device of the
             buffer.
         batch_size: Maximum number of images in a forward pass.
-        channels_last: Whether the batches use the channels-last memory layout. Which layout is
-            faster depends on the network.
+        channels_last: Whether the batches use the channels-last memory layout. None takes
+            `Explanandum.channels_last`.
         title: Title of the progress bar.
         total: Number of images that will be shown.
     """
@@ -33,15 +33,12 @@ class Viewer:
         explanandum: Explanandum,
         images: Tensor,
         batch_size: int,
-        channels_last: bool = False,
+        channels_last: bool | None = None,
         title: str = "",
         total: int | None = None,
     ) -> None:
-        self.explanandum, self.batch_size, self.channels_last = (
-            explanandum,
-            batch_size,
-            channels_last,
-        )
+        self.explanandum, self.batch_size = explanandum, batch_size
+        self.channels_last = explanandum.channels_last if channels_last is None else channels_last
         self.size = (images.shape[-2], images.shape[-1])
         self.buffer = images.new_empty(batch_size, *self.planes(images[:1]).shape[1:])
         self.bar: tqdm[Any] = tqdm(None, title, total, leave=False, delay=1, disable=None)

@@ -224,3 +224,29 @@ def test_config_rebuilds_the_same_classifier():
     torch.testing.assert_close(first(images), second(images))
     assert (second.config, second.multi_label) == (first.config, True)
     assert Explanandum(Noisy()).config["model"] is None
+
+
+def test_plain_convolutions_run_in_channels_last_and_depthwise_ones_as_the_images_are():
+    class Plain(nn.Module):
+        num_classes = 2
+
+        def __init__(self, groups):
+            super().__init__()
+            self.first = nn.Conv2d(3, 6, 3)
+            self.second = nn.Conv2d(6, 6, 3, groups=groups)
+
+        def forward(self, images):
+            self.layout = images.is_contiguous(memory_format=torch.channels_last)
+            return self.second(self.first(images)).mean(dim=(2, 3))[:, :2]
+
+    images = torch.rand(2, 3, 8, 8)
+    for groups, last in ((1, True), (6, False)):
+        subject = Explanandum(Plain(groups), input_size=[8, 8])
+        logits = subject(images)
+        assert (subject.channels_last, subject.model.layout) == (last, last)
+        subject.channels_last = not last
+        torch.testing.assert_close(subject(images), logits)
+        assert subject.model.layout is not last
+        assert subject(images.requires_grad_()).sum().backward() is None
+        assert images.grad.is_contiguous()
+        images = images.detach()

@@ -81,7 +81,7 @@ def test_the_bar_counts_the_images_shown(monkeypatch):
 
     monkeypatch.setattr(module, "tqdm", Bar)
     images = random(2, 3, 4, 4)
-    viewer = Viewer(planted.explanandum(), images, 4, title="RISE", total=7)
+    viewer = Viewer(planted.explanandum(), images, 4, False, title="RISE", total=7)
     image, fill = viewer.planes(images)
     for count in (4, 1):
         viewer.masked(image, fill, torch.ones(count, 4, 4))
