@@ -75,7 +75,7 @@ def solved(method: ShapleyExplainer, images: Tensor, samples: int = 2**CELLS) ->
     found = []
     for seed, image in enumerate(images):
         generator = torch.Generator().manual_seed(seed)
-        kept, weights = coalitions(method.players, samples, generator)
+        kept, weights, _ = coalitions(method.players, samples, generator)
         responses = method.responses(image[None], kept[None])[0].double()
         found.append(shapley(kept.double(), responses, weights).mT.to(image))
     return torch.stack(found)

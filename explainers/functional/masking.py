@@ -57,3 +57,21 @@ def places(images: Tensor, known: Tensor) -> list[int]:
         next((i for i, other in enumerate(known) if torch.equal(image, other)), -1)
         for image in images
     ]
+
+
+def aggregate(maps: Tensor, how: str) -> Tensor:
+    """Pixelwise aggregation of the maps of several runs (R, ...), see SLOC's `aggregation`.
+
+    Example:
+        >>> runs = torch.tensor([[1.0, 4.0, 2.0], [4.0, 4.0, -1.0]])
+        >>> [aggregate(runs, how).tolist() for how in ("mean", "min", "product")]
+        [[2.5, 4.0, 0.5], [1.0, 4.0, -1.0], [2.0, 4.0, 0.0]]
+    """
+    if how == "mean":
+        return maps.mean(dim=0)
+    if how == "min":
+        return maps.amin(dim=0)
+    if how == "product":
+        return maps.clamp(min=0).log().mean(dim=0).exp()
+    ranked, middle = maps.sort(dim=0).values, len(maps) // 2
+    return (ranked[middle] + ranked[(len(maps) - 1) // 2]) / 2

@@ -1,5 +1,6 @@
 """KernelSHAP: Shapley values of the regions of an image."""
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +12,8 @@ from explainers.functional import content
 from explainers.functional.fills import FillChoice
 from explainers.functional.losses import log_odds
 from explainers.functional.regions import cell_numbers, superpixels
-from explainers.perturbation.coalitions import coalitions, shapley
+from explainers.perturbation.adaptive import FEWEST, check_tolerance, checkpoints, standard_error
+from explainers.perturbation.coalitions import coalitions, drawn_weights, shapley
 from explainers.perturbation.kept_regions import kept_logits
 from explainers.perturbation.viewer import Viewer
 
@@ -38,8 +40,8 @@ class KernelSHAP(Explainer):
 
     Cost for each image, whatever the number of classes: at most `samples` forward passes, including
     those of the whole and the empty image, because a subset that is drawn twice is shown once; 2^S
-    if the values are exact. Inside `kept_regions.sharing`, subsets that another row has shown cost
-    nothing: responses share all.
+    if the values are exact; fewer with a `tolerance`, unless the values are exact. Inside
+    `kept_regions.sharing`, subsets that another row has shown cost nothing: responses share all.
 
     Args:
         explanandum: The classifier to explain; only its logits are used.
@@ -54,6 +56,10 @@ class KernelSHAP(Explainer):
         fill: Content that replaces regions, see `fills.fill`. "images" is not allowed.
         batch_size: Number of samples in a forward pass; it does not change the maps.
         seed: Seed of the samples and of the fill "noise".
+        tolerance: Standard error of the ranking of the map, see `adaptive.standard_error`, at which
+            an image needs no more samples, in (0, 1). It is judged after 64, 128, 256, ... pairs of
+            subsets. Of several classes explained at once, the least certain one counts. None takes
+            all `samples`.
 
     Raises:
         ValueError: If a number is out of range or an option is unknown.
@@ -75,8 +81,10 @@ class KernelSHAP(Explainer):
         fill: FillChoice = "mean",
         batch_size: int = 64,
         seed: int = 0,
+        tolerance: float | None = None,
     ) -> None:
         super().__init__(explanandum, seed)
+        check_tolerance(tolerance)
         if samples < 2 or min(segments, batch_size) < 1 or compactness <= 0 or sigma < 0:
             raise ValueError(
                 "expected samples >= 2, segments and batch_size >= 1, compactness > 0 and "
@@ -85,6 +93,7 @@ class KernelSHAP(Explainer):
         self.samples, self.regions, self.segments = samples, regions, segments
         self.compactness, self.sigma = compactness, sigma
         self.response, self.fill, self.batch_size = response, fill, batch_size
+        self.tolerance = tolerance
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Signed maps (B, H, W), constant within each region."""
@@ -112,10 +121,41 @@ class KernelSHAP(Explainer):
         source = self.explanandum.fill(self.fill, generator)
         fill = content.first(content.behind(source, image[None]))
         regions = self.divide(image)
-        kept, weights = coalitions(int(regions.max()) + 1, self.samples, generator)
-        scores = self._scores(kept_logits(viewer, image, fill, regions, kept), classes)
-        found = shapley(kept.double(), scores.double().cpu(), weights)
+        kept, weights, order = coalitions(int(regions.max()) + 1, self.samples, generator)
+
+        def scored(part: Tensor) -> Tensor:
+            logits = kept_logits(viewer, image, fill, regions, part)
+            return self._scores(logits, classes).double().cpu()
+
+        if self.tolerance is None or order is None:
+            found = shapley(kept.double(), scored(kept), weights)
+        else:
+            found = self._settled(kept, order, scored, regions.cpu())
         return found.mT.to(image)[:, regions]
+
+    def _settled(
+        self, kept: Tensor, order: Tensor, scored: Callable[[Tensor], Tensor], regions: Tensor
+    ) -> Tensor:
+        """Shapley values (S, k) from the first pairs of subsets that make the ranking certain."""
+        pairs, shown = (len(kept) - 2) // 2, torch.arange(len(kept)) < 2
+        ends = scored(kept[shown])
+        scores = ends.new_zeros(len(kept), ends.shape[1])
+        scores[shown] = ends
+
+        def values(draws: Tensor) -> Tensor:
+            return shapley(kept.double(), scores, drawn_weights(draws, pairs))
+
+        for stop in checkpoints(len(order), FEWEST // 2):
+            draws = order[:stop]
+            new = (drawn_weights(draws, pairs) > 0) & ~shown
+            if new.any():
+                scores[new], shown = scored(kept[new]), shown | new
+            if stop == len(order):
+                break
+            halves = [values(draws[part::2]).mT[:, regions] for part in range(2)]
+            if standard_error(torch.stack(halves)[:, None]) <= self.tolerance:
+                break
+        return values(draws)
 
     def _scores(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Scores (N, k) of classes (k,), from logits (N, K)."""

@@ -8,6 +8,7 @@ from explainers.explanandum import Explanandum
 from explainers.functional import content
 from explainers.functional.fills import FillChoice
 from explainers.perturbation import grids
+from explainers.perturbation.adaptive import Budget, check_tolerance
 from explainers.perturbation.viewer import Viewer
 
 
@@ -21,7 +22,8 @@ class RISE(Explainer):
     Source: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
     BMVC 2018, eq. 6. The paper uses 4000 masks for VGG16 and 8000 for ResNet50.
 
-    Cost for each image, whatever the number of classes: `masks` forward passes.
+    Cost for each image, whatever the number of classes: `masks` forward passes, or fewer with a
+    `tolerance`.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
@@ -35,6 +37,10 @@ class RISE(Explainer):
         channels_last: Whether the masked images have the memory layout channels_last. None takes
             `Explanandum.channels_last`. It does not change the maps.
         seed: Seed of the masks.
+        tolerance: Standard error of the ranking of the map, see `adaptive.standard_error`, at which
+            an image needs no more masks, in (0, 1). It is judged after 128, 256, 512, ... masks.
+            Of several classes explained at once, the least certain one counts. None shows all
+            `masks`.
 
     Raises:
         ValueError: If a number is out of range or the fill is unknown.
@@ -52,8 +58,10 @@ class RISE(Explainer):
         batch_size: int = 64,
         channels_last: bool | None = None,
         seed: int = 0,
+        tolerance: float | None = None,
     ) -> None:
         super().__init__(explanandum, seed)
+        check_tolerance(tolerance)
         rows, columns = [grid, grid] if isinstance(grid, int) else grid
         if min(masks, rows, columns, batch_size) < 1 or not 0.0 < probability < 1.0:
             raise ValueError(
@@ -62,6 +70,7 @@ class RISE(Explainer):
             )
         self.masks, self.grid, self.probability = masks, (rows, columns), probability
         self.fill, self.batch_size, self.channels_last = fill, batch_size, channels_last
+        self.tolerance = tolerance
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) >= 0, about the probability of the class if the pixel is kept."""
@@ -84,12 +93,17 @@ class RISE(Explainer):
         layout = (self.batch_size, self.channels_last)
         viewer = Viewer(self.explanandum, images, *layout, "RISE", self.masks * len(images))
         shown, hidden = viewer.planes(images), viewer.planes(fills)
-        sums = images.new_zeros(*classes.shape, height * width)
+        budget = Budget(self.masks, self.tolerance, len(images))
+        sums = images.new_zeros(budget.parts, *classes.shape, height * width)
         with viewer.bar:
-            for masks in batches:
-                wide = masks.repeat_interleave(viewer.repeat, dim=2)
-                for row, result in enumerate(sums):
+            for masks in budget.samples(batches):
+                wide, parts = masks.repeat_interleave(viewer.repeat, dim=2), budget.slices()
+                for row in budget.rows:
                     fill = hidden[row] if isinstance(hidden, Tensor) else hidden
                     found = viewer.masked(shown[row], fill, wide)[:, classes[row]]  # (n, k)
-                    result += found.mT.to(masks) @ masks.flatten(1)
-        return sums.view(*classes.shape, height, width) / (self.masks * self.probability)
+                    for result, part in zip(sums[:, row], parts, strict=True):
+                        result += found[part].mT.to(masks) @ masks[part].flatten(1)
+                if budget.is_due:
+                    budget.settle(sums[:, budget.rows].unflatten(-1, (height, width)))
+        maps = sums.sum(dim=0).view(*classes.shape, height, width)
+        return maps / (budget.counts(maps) * self.probability)

@@ -10,12 +10,14 @@ from explainers import door
 from explainers.base import Explainer
 from explainers.checkpoint import load_beside
 from explainers.explanandum import Explanandum
+from explainers.functional import masking
 from explainers.functional.content import Content
 from explainers.functional.fills import FillChoice, Inpainted
 from explainers.optimization import completeness
 from explainers.optimization.completeness import SOLVER, STEPS, SolverOptions
 from explainers.optimization.snapshots import KeepBest, KeepSteps, Observer
 from explainers.perturbation import responses
+from explainers.perturbation.adaptive import check_tolerance, standard_error
 from explainers.perturbation.patches import PatchSums
 from explainers.perturbation.responses import PATCHES, PatchOptions
 
@@ -38,10 +40,10 @@ class SLOC(Explainer):
         - The keep probabilities are chosen for the predicted class of the image, so that all
           classes share the masks.
 
-    Cost for each image and run: 1 forward pass of the image, `masks` forward passes, and 13
-    `tuning_masks` for each side if `probability` is None. The fill costs 1 forward pass for all
-    images together, or 1 for each image if it is a blur. Forward passes do not depend on the class:
-    `class_maps` of ten classes costs as many as of one.
+    Cost for each image and run: 1 forward pass of the image, `masks` forward passes (fewer with a
+    `tolerance`), and 13 `tuning_masks` for each side if `probability` is None. The fill costs 1
+    forward pass for all images together, or 1 for each image if it is a blur. Forward passes do not
+    depend on the class: `class_maps` of ten classes costs as many as of one.
 
     Args:
         explanandum: The classifier to explain; only its probabilities are used.
@@ -69,6 +71,9 @@ class SLOC(Explainer):
         channels_last: Whether these batches have the memory layout channels_last. None takes
             `Explanandum.channels_last`.
         seed: Seed of the masks and the noise.
+        tolerance: Standard error of the map's ranks at which an image needs no more masks, see
+            `adaptive.standard_error`. It is judged after 128, 256, ... masks by the minima of the
+            loss for two halves; the least certain class counts. None shows all `masks`.
 
     Raises:
         ValueError: If an argument is out of range, or if `start` explains another classifier.
@@ -95,6 +100,7 @@ class SLOC(Explainer):
         batch_size: int = 64,
         channels_last: bool | None = None,
         seed: int = 0,
+        tolerance: float | None = None,
     ) -> None:
         super().__init__(explanandum, seed)
         patches = self.complete("patches", PATCHES)
@@ -109,11 +115,14 @@ class SLOC(Explainer):
         self.steps = int(self.solver["steps"] or 0)
         self.lambda1, self.lambda2, self.units = lambda1, lambda2, units
         self.runs, self.aggregation, self.share = runs, aggregation, share
-        self.batch_size, self.channels_last = batch_size, channels_last
+        self.batch_size, self.channels_last, self.tolerance = batch_size, channels_last, tolerance
         self._check()
         self.start = None if start is None else load_beside(explanandum, start)
 
     def _check(self) -> None:
+        check_tolerance(self.tolerance)
+        if self.tolerance is not None and self.share:
+            raise ValueError("share needs a fixed budget: set tolerance to null, or share to false")
         positive = [*self.sides, self.tuning_masks, self.runs, self.batch_size]
         few = not 1 <= len(self.sides) <= self.masks
         if few or min(positive) < 1 or self.steps < 0:
@@ -150,7 +159,7 @@ class SLOC(Explainer):
                 `start` checkpoint. Like these, each is scaled to sum to the response to its image.
         """
         maps = [self._run(images, classes, run, start) for run in range(self.runs)]
-        return aggregate(torch.stack(maps), self.aggregation)
+        return masking.aggregate(torch.stack(maps), self.aggregation)
 
     @torch.no_grad()
     def map_over_steps(
@@ -191,9 +200,20 @@ class SLOC(Explainer):
             batch_size=self.batch_size,
             channels_last=self.channels_last,
         )
+        fills, settled = self._fills(images), None if self.tolerance is None else self._settled
         return responses.measure_responses(
-            self.explanandum, images, self._fills(images), classes, sampling, self.share
+            self.explanandum, images, fills, classes, sampling, self.share, settled
         )
+
+    def _settled(self, part: responses.MaskResponses) -> Tensor:
+        """Images (n,) bool whose maps are certain enough."""
+        halves, steps = [], STEPS["admm"]
+        for half in part.halves():
+            wanted, gap = half.responses.flatten(0, 1), self.gap(half.sums)
+            zeros = wanted.new_zeros(len(wanted), *half.sums.size)
+            found = completeness.admm(completeness.factors(gap), wanted, zeros, steps)
+            halves.append(found.unflatten(0, half.responses.shape[:2]))
+        return standard_error(torch.stack(halves)) <= self.tolerance
 
     def _seeds(self, run: int) -> list[int]:
         """Seeds of the masks and of the noise of a run."""
@@ -276,21 +296,3 @@ class SLOC(Explainer):
             return completeness.adam(
                 gap, wanted, begin, self.steps, lr, decay, eps=eps, observe=watch
             )
-
-
-def aggregate(maps: Tensor, how: str) -> Tensor:
-    """Pixelwise aggregation of the maps of several runs (R, ...), see `SLOC`.
-
-    Example:
-        >>> runs = torch.tensor([[1.0, 4.0, 2.0], [4.0, 4.0, -1.0]])
-        >>> [aggregate(runs, how).tolist() for how in ("mean", "min", "product")]
-        [[2.5, 4.0, 0.5], [1.0, 4.0, -1.0], [2.0, 4.0, 0.0]]
-    """
-    if how == "mean":
-        return maps.mean(dim=0)
-    if how == "min":
-        return maps.amin(dim=0)
-    if how == "product":
-        return maps.clamp(min=0).log().mean(dim=0).exp()
-    ranked, middle = maps.sort(dim=0).values, len(maps) // 2
-    return (ranked[middle] + ranked[(len(maps) - 1) // 2]) / 2

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def coalitions(count: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def coalitions(
+    count: int, samples: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Different subsets (N, S) bool of S players, N <= `samples`, and their weights (N,) float64.
 
     The first subset is all players and the second the empty set. Both have weight 0, because
@@ -14,6 +16,9 @@ def coalitions(count: int, samples: int, generator: torch.Generator) -> tuple[Te
     weighted by the Shapley kernel. Otherwise subsets are drawn in proportion to that kernel, each
     with its complement, and weighted by how often they were drawn. The kernel of a subset of s
     players is (S - 1) / (binomial(S, s) s (S - s)).
+
+    The third result is the order in which the pairs were drawn, int64: pair i is the subsets 2 + 2i
+    and 3 + 2i. It is None if all subsets are given.
 
     Args:
         count: Number S of players, at least 1.
@@ -36,10 +41,16 @@ def coalitions(count: int, samples: int, generator: torch.Generator) -> tuple[Te
         places = torch.rand(pairs, count, generator=generator).argsort(dim=1)
         half = places < drawn[:, None]
         half ^= ~half[:, :1]  # of each pair of complements, the one with the first player
-        half, times = torch.unique(half[: pairs - 1], dim=0, return_counts=True)
+        half, order = torch.unique(half[: pairs - 1], dim=0, return_inverse=True)
         kept = torch.stack([half, ~half], dim=1).flatten(0, 1)
-        weights = times.repeat_interleave(2).double()
-    return torch.cat([ends, kept]), torch.cat([weights.new_zeros(2), weights])
+        return torch.cat([ends, kept]), drawn_weights(order, len(half)), order
+    return torch.cat([ends, kept]), torch.cat([weights.new_zeros(2), weights]), None
+
+
+def drawn_weights(order: Tensor, pairs: int) -> Tensor:
+    """Weights (2 + 2 `pairs`,) float64 of subsets, from the pairs that were drawn, `order`."""
+    times = order.bincount(minlength=pairs).repeat_interleave(2).double()
+    return torch.cat([times.new_zeros(2), times])
 
 
 def shapley(kept: Tensor, scores: Tensor, weights: Tensor) -> Tensor:

@@ -36,6 +36,10 @@ class Patches:
         steps = self.side * torch.arange(count, device=self.kept.device)
         return (steps - self.offsets[:, axis, None]).clamp(0, self.size[axis])
 
+    def part(self, masks: slice) -> "Patches":
+        """Some of the masks."""
+        return Patches(self.size, self.side, self.kept[masks], self.offsets[masks])
+
     def areas(self) -> Tensor:
         """Number of kept pixels of each mask, (n,) float32."""
         heights, widths = self.rows.diff()[:, :, None], self.columns.diff()[:, None, :]

@@ -1,5 +1,6 @@
 """Responses of a classifier to images under random patch masks: the forward passes of SLOC."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, TypedDict
@@ -12,6 +13,7 @@ from explainers.explanandum import Explanandum
 from explainers.functional import content
 from explainers.functional.content import Content
 from explainers.functional.fills import Inpainted
+from explainers.perturbation.adaptive import checkpoints
 from explainers.perturbation.patches import Patches, PatchSums, draw_patches
 from explainers.perturbation.viewer import Viewer
 
@@ -85,7 +87,21 @@ class MaskResponses(NamedTuple):
     sums: PatchSums
     responses: Tensor
 
+    def halves(self) -> list["MaskResponses"]:
+        """Responses to the even and to the odd masks of each side."""
+        parts = self.responses.split([len(group.kept) for group in self.sums.groups], dim=2)
+        counts = tuple(part.shape[2] for part in parts)
+        return [
+            MaskResponses(
+                self.rows,
+                _some(self.sums, counts, first, 2),
+                torch.cat([part[:, :, first::2] for part in parts], dim=2),
+            )
+            for first in range(2)
+        ]
 
+
+Settled = Callable[[MaskResponses], Tensor]  # which of its images (n,) need no more masks
 ResponseSet = tuple[Tensor, list[MaskResponses]]
 _LAST: WeakKeyDictionary[Explanandum, tuple[tuple[Content, ...], dict[Sampling, ResponseSet]]]
 _LAST = WeakKeyDictionary()
@@ -99,6 +115,7 @@ def measure_responses(
     classes: Tensor,
     sampling: Sampling,
     share: bool = False,
+    settled: Settled | None = None,
 ) -> ResponseSet:
     """Responses of the classes of each image, to the whole image and to the masked images.
 
@@ -116,9 +133,12 @@ def measure_responses(
             one. It is only used if that call and all later calls with `share` had these images,
             fills and classes, and if the classifier still gives the same probabilities for the
             images and fills.
+        settled: Function that is asked after 128, 256, 512, ... masks which of the images need no
+            more. None shows all masks to all images.
 
     Returns:
         The responses to the whole images (B, k), and one `MaskResponses` for every set of masks.
+        With `settled`, images that were shown different numbers of masks have different sets.
     """
     batch = sampling.batch_size
     clean, filled = (
@@ -137,7 +157,11 @@ def measure_responses(
         view = _View(explanandum, images, fills, sampling)
         with view.viewer.bar:
             keep = _choose(view, clean.argmax(dim=1, keepdim=True))
-            found = [_respond(view, classes, base, keep, p) for p in sorted(set(keep))]
+            found = [
+                part
+                for chosen in sorted(set(keep))
+                for part in _respond(view, classes, base, keep, chosen, settled)
+            ]
         known[sampling] = clean.gather(1, classes) - base, found
     return known[sampling]
 
@@ -176,12 +200,38 @@ def _respond(
     base: Tensor,
     keep: list[tuple[float, ...]],
     chosen: tuple[float, ...],
-) -> MaskResponses:
+    settled: Settled | None,
+) -> list[MaskResponses]:
     """Responses of the images whose keep probabilities are `chosen`."""
     sums = _mask_set(view.sampling, view.viewer.size, chosen, classes.device)
     rows = torch.tensor([row for row, own in enumerate(keep) if own == chosen])
-    seen = [view.probabilities(group, rows, classes) for group in sums.groups]
-    return MaskResponses(rows, sums, torch.cat(seen, dim=2) - base[rows, :, None])
+    total = len(sums.areas)
+    seen = [base.new_empty(len(rows), classes.shape[1], 0) for _ in sums.groups]
+    found = []
+    for stop in checkpoints(total) if settled else [total]:
+        counts = tuple(stop * count // total for count in view.sampling.counts)
+        for i, group in enumerate(sums.groups):
+            new = group.part(slice(seen[i].shape[2], counts[i]))
+            if len(new.kept):
+                seen[i] = torch.cat([seen[i], view.probabilities(new, rows, classes)], dim=2)
+        part = _some(sums, counts) if stop < total else sums
+        shown = MaskResponses(rows, part, torch.cat(seen, dim=2) - base[rows, :, None])
+        if settled is None or stop == total:
+            return [*found, shown]
+        done = settled(shown)
+        if done.any():
+            found.append(MaskResponses(rows[done], part, shown.responses[done]))
+            rows, seen = rows[~done], [each[~done] for each in seen]
+        if not len(rows):
+            break
+    return found
+
+
+@lru_cache(maxsize=64)
+def _some(sums: PatchSums, counts: tuple[int, ...], first: int = 0, step: int = 1) -> PatchSums:
+    """Of the first masks of each side every `step`-th, as the same object in later calls."""
+    groups = zip(sums.groups, counts, strict=True)
+    return PatchSums([group.part(slice(first, count, step)) for group, count in groups])
 
 
 @lru_cache(maxsize=16)

@@ -6,9 +6,8 @@ from torch.nn import functional as F
 from explainers import Explanandum
 from explainers.files import renew
 from explainers.functional import fills, masking
-from explainers.methods import sloc
 from explainers.methods.constant import CentredGaussian
-from explainers.methods.sloc import SLOC, aggregate
+from explainers.methods.sloc import SLOC
 from explainers.optimization import completeness
 from explainers.perturbation import curves
 from explainers.perturbation.curves import Curve
@@ -231,18 +230,19 @@ def test_sloc_m_is_the_snapshot_with_the_best_insertion_minus_deletion():
 
 def test_aggregation_by_hand():
     maps = torch.tensor([[3.0, 1.0, 2.0], [-1.0, 4.0, 2.0], [7.0, 2.0, 2.0], [5.0, 8.0, 2.0]])
-    assert aggregate(maps, "mean").tolist() == [3.5, 3.75, 2.0]
-    assert aggregate(maps, "median").tolist() == [4.0, 3.0, 2.0]
-    assert aggregate(maps[:3], "median").tolist() == [3.0, 2.0, 2.0]
-    assert aggregate(maps, "min").tolist() == [-1.0, 1.0, 2.0]
-    assert aggregate(maps, "product").tolist() == pytest.approx([0.0, 64**0.25, 2.0])
+    assert masking.aggregate(maps, "mean").tolist() == [3.5, 3.75, 2.0]
+    assert masking.aggregate(maps, "median").tolist() == [4.0, 3.0, 2.0]
+    assert masking.aggregate(maps[:3], "median").tolist() == [3.0, 2.0, 2.0]
+    assert masking.aggregate(maps, "min").tolist() == [-1.0, 1.0, 2.0]
+    assert masking.aggregate(maps, "product").tolist() == pytest.approx([0.0, 64**0.25, 2.0])
     tiny = torch.tensor([[2e-7], [8e-7]]).repeat(10, 1)  # the plain product of 20 maps is 0
-    assert aggregate(tiny, "product").tolist() == pytest.approx([4e-7])
+    assert masking.aggregate(tiny, "product").tolist() == pytest.approx([4e-7])
 
 
 def test_runs_are_independent_and_the_first_is_that_of_a_single_run(monkeypatch):
     stacks = []
-    monkeypatch.setattr(sloc, "aggregate", lambda maps, how: stacks.append((maps, how)) or maps[0])
+    keep = lambda maps, how: stacks.append((maps, how)) or maps[0]  # noqa: E731
+    monkeypatch.setattr(masking, "aggregate", keep)
     images, targets = planted.scenes(2)
     explain(planted.explanandum(), runs=3, aggregation="min").attribute(images, targets)
     explain(planted.explanandum(), runs=2).attribute(images, targets)
@@ -260,7 +260,7 @@ def test_runs_have_their_own_masks_and_noise(monkeypatch):
     runs = (method.measure_responses(images, classes, run)[1][0].sums for run in (0, 1))
     assert not torch.equal(*map(dense, runs))
     kept = []
-    monkeypatch.setattr(sloc, "aggregate", lambda maps, how: kept.append(maps) or maps[0])
+    monkeypatch.setattr(masking, "aggregate", lambda maps, how: kept.append(maps) or maps[0])
     method.class_maps(images, classes)
     assert not torch.allclose(*kept[0])
     torch.testing.assert_close(*kept[0].flatten(1).sum(dim=1))

@@ -11,7 +11,7 @@ def generator():
 
 
 def test_drawn_coalitions_follow_the_shapley_kernel():
-    kept, weights = coalitions(16, 20001, generator())
+    kept, weights, _ = coalitions(16, 20001, generator())
     assert kept[0].all()
     assert not kept[1].any()
     assert weights[:2].tolist() == [0, 0]
@@ -29,7 +29,7 @@ def test_drawn_coalitions_follow_the_shapley_kernel():
 
 
 def test_all_coalitions_come_once_with_the_kernel_of_their_size():
-    kept, weights = coalitions(4, 16, generator())
+    kept, weights, _ = coalitions(4, 16, generator())
     assert len(set(map(tuple, kept.tolist()))) == 16
     expected = [0, 3 / (4 * 1 * 3), 3 / (6 * 2 * 2), 3 / (4 * 3 * 1), 0]
     assert weights.tolist() == pytest.approx([expected[k] for k in kept.sum(dim=1).tolist()])
@@ -37,7 +37,7 @@ def test_all_coalitions_come_once_with_the_kernel_of_their_size():
 
 @pytest.mark.parametrize(("count", "samples"), [(1, 2), (2, 3), (5, 2), (5, 3), (40, 12)])
 def test_too_few_coalitions_share_what_they_do_not_settle(count, samples):
-    kept, weights = coalitions(count, samples, generator())
+    kept, weights, _ = coalitions(count, samples, generator())
     assert len(kept) == samples - samples % 2
     scores = kept.double().sum(dim=1, keepdim=True).square() * 0.01 + 0.1
     found = shapley(kept.double(), scores, weights)
@@ -47,7 +47,7 @@ def test_too_few_coalitions_share_what_they_do_not_settle(count, samples):
 
 
 def test_the_solution_is_the_closed_form_with_a_lagrange_multiplier():
-    kept, weights = coalitions(12, 200, generator())
+    kept, weights, _ = coalitions(12, 200, generator())
     kept = kept.double()
     scores = torch.rand(len(kept), 2, generator=generator(), dtype=torch.float64)
     gram = kept.mT @ (weights[:, None] * kept)
