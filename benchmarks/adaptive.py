@@ -3,8 +3,10 @@
     python benchmarks/adaptive.py FOLDER --limit 12 --out runs/adaptive.csv
 
 The maps after 128, 256, ... masks of one run are those at which a tolerance stops, because masks
-and decisions are the same. So each photograph costs the full budget once. Rows are written as they
-come; the same command goes on where it stopped.
+and decisions are the same. So each photograph costs the full budget once. The same masks also give
+a second map, the sum of p M over the sum of M at each pixel, which does not depend on how often the
+masks happen to keep a pixel. Rows are written as they come; the same command goes on where it
+stopped.
 """
 
 import argparse
@@ -26,7 +28,8 @@ from explainers.perturbation import grids
 from explainers.perturbation.adaptive import checkpoints, standard_error
 
 TOLERANCES = (0.1, 0.2, 0.3, 0.4, 0.5)
-FIELDS = ("name", "masks", "error", "faithfulness", "spearman")
+ESTIMATORS = ("published", "over coverage")
+FIELDS = ("name", "estimator", "masks", "error", "faithfulness", "spearman")
 
 
 @torch.no_grad()
@@ -40,59 +43,67 @@ def rows_of(explanandum: Explanandum, image: Tensor, masks: int, name: str) -> l
         name: Name of the image.
     """
     size, target = (image.shape[-2], image.shape[-1]), explanandum.predict(image)
-    fill, sums = explanandum.fill("mean")(image), torch.zeros(2, 1, 1, *size)
-    batches = grids.rise(masks, size, (7, 7), 0.5, 16, torch.Generator().manual_seed(0))
-    found, done, stops = [], 0, checkpoints(masks)
-    for batch in batches:
+    fill, stops = explanandum.fill("mean")(image), checkpoints(masks)
+    sums, coverage = torch.zeros(2, 1, 1, *size), torch.zeros(2, 1, 1, *size)
+    found: dict[str, list[tuple[int, float, Tensor]]] = {each: [] for each in ESTIMATORS}
+    done = 0
+    for batch in grids.rise(masks, size, (7, 7), 0.5, 16, torch.Generator().manual_seed(0)):
         p = explanandum.probabilities(masking.blend(image, batch, fill))[:, target[0]]  # (n, 1)
         for half in range(2):
             sums[half, 0, 0] += (p[half::2, :, None] * batch[half::2]).sum(dim=0)
+            coverage[half, 0, 0] += batch[half::2].sum(dim=0)
         done += len(batch)
         if done in stops:  # all are multiples of the batch
-            found.append((done, standard_error(sums).item(), sums.sum(dim=0)[0] / done))
-    maps = torch.cat([each[2] for each in found])
-    scores = RISECurves(steps=24).score(
-        images=image.expand(len(maps), -1, -1, -1),
-        maps=maps,
-        targets=target.expand(len(maps), -1),
-        explanandum=explanandum,
-    )["Faithfulness"]
-    alike = spearman(maps, maps[-1:].expand_as(maps))
-    return [
-        dict(zip(FIELDS, (name, str(n), *map(repr, values)), strict=True))
-        for (n, error, _), *rest in zip(found, scores.tolist(), alike.tolist(), strict=True)
-        for values in [(error, *rest)]
-    ]
+            whole = sums.sum(dim=0)[0]
+            for each, halves, full in (
+                ("published", sums, whole / done),
+                ("over coverage", sums / coverage, whole / coverage.sum(dim=0)[0]),
+            ):
+                found[each].append((done, standard_error(halves).item(), full))
+    rows = []
+    for each, steps in found.items():
+        maps = torch.cat([step[2] for step in steps])
+        scores = RISECurves(steps=24).score(
+            images=image.expand(len(maps), -1, -1, -1),
+            maps=maps,
+            targets=target.expand(len(maps), -1),
+            explanandum=explanandum,
+        )["Faithfulness"]
+        alike = spearman(maps, maps[-1:].expand_as(maps))
+        for (n, error, _), *rest in zip(steps, scores.tolist(), alike.tolist(), strict=True):
+            values = (name, each, str(n), *map(repr, (error, *rest)))
+            rows.append(dict(zip(FIELDS, values, strict=True)))
+    return rows
 
 
 def report(rows: list[dict[str, str]]) -> str:
     """Markdown table of what each tolerance would have shown and reached."""
-    photos: dict[str, list[dict[str, float]]] = {}
-    for row in rows:
-        numbers = {key: float(value) for key, value in row.items() if key != "name"}
-        photos.setdefault(row["name"], []).append(numbers)
     lines = [
-        f"{len(photos)} photographs",
+        f"{len({row['name'] for row in rows})} photographs",
         "",
-        "| tolerance | masks | range | Faithfulness | minus full budget | Spearman with full |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| map | tolerance | masks | range | Faithfulness | minus full budget | Spearman with full |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    full = torch.tensor([each[-1]["faithfulness"] for each in photos.values()])
-    for tolerance in (*TOLERANCES, 0.0):
-        ends = [
-            next((step for step in each if step["error"] <= tolerance), each[-1])
-            for each in photos.values()
-        ]
-        masks, reached, alike = (
-            torch.tensor([end[key] for end in ends])
-            for key in ("masks", "faithfulness", "spearman")
-        )
-        gap = reached - full
-        lines.append(
-            f"| {tolerance or 'null'} | {masks.mean():.0f} | {masks.min():.0f}-{masks.max():.0f} "
-            f"| {reached.mean():.3f} | {gap.mean():+.3f} (largest {gap.abs().max():.3f}) "
-            f"| {alike.mean():.3f} |"
-        )
+    for estimator in ESTIMATORS:
+        photos: dict[str, list[dict[str, float]]] = {}
+        for row in rows:
+            if row["estimator"] == estimator:
+                numbers = {field: float(row[field]) for field in FIELDS[2:]}
+                photos.setdefault(row["name"], []).append(numbers)
+        full = torch.tensor([each[-1]["faithfulness"] for each in photos.values()])
+        for tolerance in (*TOLERANCES, 0.0):
+            ends = [
+                next((step for step in each if step["error"] <= tolerance), each[-1])
+                for each in photos.values()
+            ]
+            masks, reached, alike = (torch.tensor([end[key] for end in ends]) for key in
+                                     ("masks", "faithfulness", "spearman"))  # fmt: skip
+            gap = reached - full
+            lines.append(
+                f"| {estimator} | {tolerance or 'null'} | {masks.mean():.0f} "
+                f"| {masks.min():.0f}-{masks.max():.0f} | {reached.mean():.3f} "
+                f"| {gap.mean():+.3f} (largest {gap.abs().max():.3f}) | {alike.mean():.3f} |"
+            )
     return "\n".join(lines)
 
 

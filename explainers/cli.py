@@ -18,7 +18,7 @@ from explainers.base import Explainer
 from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.checkpointio import WholeCheckpointIO
 from explainers.callbacks.dashboard import HoldConfig
-from explainers.callbacks.folder import FitFolder
+from explainers.callbacks.folder import FitFolder, newest_checkpoint
 from explainers.callbacks.interrupt import SaveOnInterrupt
 from explainers.callbacks.judge import JudgeImages
 from explainers.callbacks.progress import CloseBars
@@ -143,6 +143,8 @@ class CLI(LightningCLI):
         config.trainer.default_root_dir = merged["trainer"]["default_root_dir"]
         config.weights_only = True  # Lightning unpickles nothing
         rank_zero_info(f"run folder: {config.trainer.default_root_dir}")
+        if self.trains and config.ckpt_path is None:
+            config.ckpt_path = newest_checkpoint(config.trainer.default_root_dir)
         if command == "predict":
             config.return_predictions = False  # maps would be kept in memory
 
@@ -285,8 +287,7 @@ def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        told = one_line(error, Path(sys.argv[0]).name)
-        if told is None:
+        if (told := one_line(error, Path(sys.argv[0]).name)) is None:
             raise
         # What a file holds may be told; a terminal obeys control characters.
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in told)

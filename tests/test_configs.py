@@ -1,6 +1,7 @@
 """Every file in configs parses and its trainer can be built, by discovery: none goes untested."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,22 @@ def test_a_fit_can_be_resumed_from_every_epoch(path, tmp_path):
     )
     trainer.fit(Model())
     assert seen == [(1, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/slurm").iterdir()), ids=str)
+def test_the_commands_of_a_slurm_job_parse(path, tmp_path, monkeypatch):
+    text = path.read_text()
+    assert text.startswith("#!/bin/bash\n#SBATCH ")
+    usage = re.search(rf"^# sbatch {path} (.*)$", text, re.MULTILINE)[1]
+    script = re.search(r"^srun python ([^&]*)", text.replace("\\\n", ""), re.MULTILINE)[1]
+    given = {"NTASKS_PER_NODE": "2", "NNODES": "1", "ARRAY_TASK_ID": "3", "ARRAY_TASK_COUNT": "8"}
+    script = script.replace('"$@"', usage)
+    program, command, *flags = shlex.split(re.sub(r"\$SLURM_(\w+)", lambda m: given[m[1]], script))
+    cli = TrainOnly if program == "train.py" else EvaluateOnly
+    files = [flags.pop(flags.index("-c") + 1) for _ in range(flags.count("-c"))]
+    flags = [flag for flag in flags if flag != "-c"]
+    assert "ModelCheckpoint" in build(cli, command, files, tmp_path, monkeypatch, flags) or (
+        program == "evaluate.py"
+    )
+    out = flags[flags.index("--out") + 1]
+    assert out.startswith("runs/")

@@ -1,5 +1,6 @@
 """The folder of a fit, which belongs to one fit."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,24 @@ from explainers.evaluation.runfolder import RunFolder
 
 # Arguments of the trainer that decide the numbers. The number of steps may change.
 TRAINER = ("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+
+
+def newest_checkpoint(folder: str) -> str | None:
+    """Checkpoint from which a SLURM job that was put back into the queue goes on.
+
+    Its command line is that of its first start, which had none.
+
+    Args:
+        folder: Folder of the fit.
+
+    Returns:
+        Path of the newest checkpoint in the folder. None if there is none, or if this is no SLURM
+        job or one that has not run before (`SLURM_RESTART_COUNT`).
+    """
+    found = list(Path(folder).glob("*.ckpt"))
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or not found:
+        return None
+    return str(max(found, key=lambda file: file.stat().st_mtime))
 
 
 class FitFolder(Callback):

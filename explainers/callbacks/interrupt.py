@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 NAME = "interrupted.ckpt"
 
 
 class Interrupted(SystemExit):
-    """Ends the program with the exit status of a signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Ends the program with the exit status of a signal: 130 for Ctrl-C, 143 for SIGTERM.
+
+    It is 138 for SIGUSR1.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -28,7 +33,11 @@ class SaveOnInterrupt(Callback):
     The fit stops at the end of the current batch of training or validation, with several processes
     at the same batch in all of them. A second signal stops it at once. The checkpoint is
     `interrupted.ckpt` beside the other checkpoints. It is removed when a later fit in this folder
-    is finished. Other signals, such as SLURM's for requeueing, are left to Lightning.
+    is finished.
+
+    In a SLURM job, SIGUSR1 does the same and puts the job back into the queue. Lightning's own
+    handler, which this one replaces, saves in the middle of a batch. The job that starts anew goes
+    on from that checkpoint, see `folder.newest_checkpoint`.
     """
 
     def __init__(self) -> None:
@@ -78,7 +87,11 @@ class SaveOnInterrupt(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Says how to resume."""
+        """Says how to resume, or puts the job back into the queue."""
+        if isinstance(exception, Interrupted) and exception.code == 128 + signal.SIGUSR1:
+            if trainer.is_global_zero:
+                print(_requeue(), file=sys.stderr)
+            return
         if isinstance(exception, Interrupted) and trainer.is_global_zero:
             print(
                 f"interrupted after {trainer.global_step} steps; {self._resume()}", file=sys.stderr
@@ -96,6 +109,9 @@ class SaveOnInterrupt(Callback):
             self.signal, self.path, self.process = None, None, os.getpid()
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._note)
+            handled = signal.getsignal(signal.SIGUSR1) not in (signal.SIG_DFL, signal.SIG_IGN)
+            if SLURMEnvironment.detect() and handled:  # Lightning requeues jobs
+                signal.signal(signal.SIGUSR1, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:
@@ -106,18 +122,22 @@ class SaveOnInterrupt(Callback):
         os.write(2, b"\nstopping at the end of this batch; a second signal stops at once\n")
 
     def _interrupted(self, trainer: Trainer) -> bool:
-        received = self.signal is not None
-        if trainer.world_size > 1:
-            received = trainer.strategy.reduce_boolean_decision(received, all=False)
-        return received
+        if trainer.world_size == 1:
+            return self.signal is not None
+        if not trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False):
+            return False
+        # Another process may have received it, or another one of them.
+        again = self.signal == signal.SIGUSR1
+        again = trainer.strategy.reduce_boolean_decision(again, all=False)
+        self.signal = signal.SIGUSR1 if again else self.signal or signal.SIGTERM
+        return True
 
     def _save(self, trainer: Trainer) -> None:
         self.path = _path(trainer)
         trainer.save_checkpoint(self.path)
 
     def _stop(self) -> None:
-        # Another process may have received it.
-        raise Interrupted(signal.SIGTERM if self.signal is None else self.signal)
+        raise Interrupted(self.signal or signal.SIGTERM)
 
     def _resume(self) -> str:
         if self.path is None:
@@ -131,6 +151,18 @@ class SaveOnInterrupt(Callback):
                 del words[i : i + 1 + ("=" not in word)]
         start = ["python", program] if program.endswith(".py") else [Path(program).name]
         return f"resume with: {shlex.join([*start, *words, '--ckpt_path', path])}"
+
+
+def _requeue() -> str:
+    """Puts the SLURM job of this process back into the queue; returns what happened."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"job {job} was saved, but is not back in the queue: {error}"
+    return f"job {job} is back in the queue"
 
 
 def _path(trainer: Trainer) -> str:

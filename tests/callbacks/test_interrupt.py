@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from datamodules.sampling import EpochSampler, ResumableLoader
+from explainers.callbacks.folder import newest_checkpoint
 from explainers.callbacks.interrupt import Interrupted, SaveOnInterrupt
 from explainers.resuming import ResumeExactly
 from tests.support import fit_trainer
@@ -191,3 +192,57 @@ def test_the_command_that_resumes_is_told(tmp_path, capfd, monkeypatch, words, c
         fit(tmp_path / "runs", Send("on_before_optimizer_step", 2, signal.SIGINT))
     told = capfd.readouterr().err
     assert f"interrupted after 3 steps; resume with: {command} --ckpt_path runs/i" in told
+
+
+@pytest.fixture
+def slurm(monkeypatch, tmp_path):
+    """A job of one task, and the calls of a `scontrol` that notes them."""
+    task = {"NTASKS": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
+    for name, value in {**task, "JOB_ID": 42, "JOB_NAME": "fit"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    calls = tmp_path / "calls"
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return calls
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_a_slurm_job_is_saved_requeued_and_resumed_exactly(
+    tmp_path, monkeypatch, capfd, slurm, array
+):
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    whole, _ = fit(tmp_path / "whole")
+    with pytest.raises(Interrupted) as stopped:
+        fit(tmp_path, Send("on_before_optimizer_step", 2, signal.SIGUSR1))
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert slurm.read_text() == f"requeue {'7_3' if array else '42'}\n"
+    assert "is back in the queue" in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["interrupted.ckpt"]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    resumed, _ = fit(tmp_path, path=newest_checkpoint(str(tmp_path)))
+    assert resumed.weight.tolist() == whole.weight.tolist()
+
+
+def test_a_job_that_cannot_be_requeued_is_told(tmp_path, monkeypatch, capfd, slurm):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Interrupted):
+        fit(tmp_path, Send("on_before_optimizer_step", 2, signal.SIGUSR1))
+    assert "job 42 was saved, but is not back in the queue: " in capfd.readouterr().err
+
+
+def test_only_a_job_that_starts_again_goes_on_by_itself(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    for age, name in enumerate(["last.ckpt", "interrupted.ckpt", "best.ckpt"]):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (100 - age, 100 - age))
+    assert newest_checkpoint(str(tmp_path)) is None
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert newest_checkpoint(str(tmp_path)) is None
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert newest_checkpoint(str(tmp_path)) == str(tmp_path / "last.ckpt")
+    assert newest_checkpoint(str(tmp_path / "new")) is None
