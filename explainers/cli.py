@@ -122,9 +122,8 @@ class CLI(LightningCLI):
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
         """Only what this program is for."""
-        return {
-            name: skip for name, skip in LightningCLI.subcommands().items() if name in cls.commands
-        }
+        known = LightningCLI.subcommands()
+        return {name: known[name] for name in cls.commands}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Merge the configuration files into one, which the parser reads before the flags."""
