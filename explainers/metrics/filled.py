@@ -1,4 +1,6 @@
-"""What a classifier still sees of an object whose pixels are filled in."""
+"""What a classifier still sees of an object whose pixels, or whose surroundings, are filled in."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +11,9 @@ from explainers.functional.fills import FillChoice
 from explainers.metrics.base import PerImageMetric
 from explainers.options import check_choices
 
+SMALLEST = 176  # MS-SSIM averages windows of 11 pixels over five scales
+PREFIXES = {"object": "Filled", "background": "ObjectOnly"}
+
 
 class FilledObjects(PerImageMetric):
     """Accuracy of the classifier after the pixels of the object are filled in, for several fills.
@@ -18,11 +23,16 @@ class FilledObjects(PerImageMetric):
     image counts as right if its most probable class is one of the explained ones. The column
     `Filled/clean` is about the unchanged images. Images with an empty mask have no value.
 
+    With `removed` "background", everything but the object is filled in instead, as a mask that
+    preserves the class asks for. The columns are then `ObjectOnly/<fill>`, and higher is better:
+    the object is still there.
+
     Source: Agarwal & Nguyen, ACCV 2020, section 4.2 and table 1, with Inception-v3 and masks of
-    birds.
+    birds. Section 4.1 compares the two ways of removal, by pictures.
 
     Differences from the paper:
-        - MS-SSIM and LPIPS between the filled and the real image are not computed.
+        - LPIPS between the filled and the real image is not computed.
+        - MS-SSIM is that of torchmetrics, with its default windows and weights.
 
     Range: [0, 1].
 
@@ -35,16 +45,26 @@ class FilledObjects(PerImageMetric):
         fills: Names of fills, see `fills.fill`, or paths of inpainters.
         sigma: Width of "blur" in pixels.
         seed: Seed of the fill "noise".
+        removed: Pixels that are filled in, "object" or "background".
+        ms_ssim: Whether to add a column `MS-SSIM/<fill>` for each fill: the multi-scale structural
+            similarity of the filled and the real image, in [0, 1]. Lower is better: the object no
+            longer shows. It needs images of at least 176 pixels along each side.
 
     Raises:
-        ValueError: If a fill is unknown, there is none, or one is named twice.
+        ValueError: If a fill is unknown, there is none, or one is named twice, or if the images are
+            too small for MS-SSIM.
     """
 
     needs = ("images", "targets", "mask", "logits", "explanandum")
     higher_is_better = False
 
     def __init__(
-        self, fills: list[FillChoice] | None = None, sigma: float = 10.0, seed: int = 0
+        self,
+        fills: list[FillChoice] | None = None,
+        sigma: float = 10.0,
+        seed: int = 0,
+        removed: Literal["object", "background"] = "object",
+        ms_ssim: bool = False,
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
@@ -52,7 +72,13 @@ class FilledObjects(PerImageMetric):
         if not chosen or len(set(chosen)) < len(chosen):
             raise ValueError(f"expected different fills, at least one, got {chosen}")
         self.fills, self.sigma, self.seed = chosen, sigma, seed
-        self.names = ("Filled/clean", *(f"Filled/{name}" for name in chosen))
+        self.removed, self.ms_ssim, prefix = removed, ms_ssim, PREFIXES[removed]
+        self.hits = tuple(f"{prefix}/{name}" for name in ("clean", *chosen))
+        self.names = self.hits + tuple(f"MS-SSIM/{name}" for name in chosen if ms_ssim)
+
+    def direction(self, figure: str) -> bool:
+        """Whether a higher value of `figure` is better: only if its images show the object."""
+        return self.removed == "background" and figure in self.hits
 
     def score(
         self,
@@ -62,18 +88,45 @@ class FilledObjects(PerImageMetric):
         logits: Tensor,
         explanandum: Explanandum,
     ) -> dict[str, Tensor]:
-        """Hits (B,) of each fill for images (B, 3, H, W) and object masks (B, H, W)."""
-        kept = 1 - mask.to(images)
-        answers = [logits]
+        """Values (B,) of each fill for images (B, 3, H, W) and object masks (B, H, W)."""
+        objects = mask.bool()
+        kept = (objects if self.removed == "background" else ~objects).to(images)
+        hits, alike = [_hits(logits, targets)], []
         for name in self.fills:
             fill = explanandum.fill(name, self.seed, self.sigma)
             filled = content.pixels(content.behind(fill, images), images, kept)
-            answers.append(explanandum(masking.blend(images, kept, filled)))
-        empty = ~mask.cpu().bool().flatten(1).any(dim=1)
+            shown = masking.blend(images, kept, filled)
+            hits.append(_hits(explanandum(shown), targets))
+            if self.ms_ssim:
+                alike.append(ms_ssim(shown, images))
+        empty = ~objects.cpu().flatten(1).any(dim=1)
         return {
-            name: _hits(answer, targets).masked_fill(empty, torch.nan)
-            for name, answer in zip(self.names, answers, strict=True)
+            name: values.masked_fill(empty, torch.nan)
+            for name, values in zip(self.names, hits + alike, strict=True)
         }
+
+
+def ms_ssim(one: Tensor, other: Tensor) -> Tensor:
+    """Multi-scale structural similarity (B,) float64, in [0, 1], of images (B, 3, H, W) in [0, 1].
+
+    Source: Wang, Simoncelli & Bovik, Asilomar 2003, with five scales, by torchmetrics.
+
+    Raises:
+        ValueError: If a side is shorter than 176 pixels.
+    """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+
+    if min(one.shape[-2:]) < SMALLEST:
+        raise ValueError(
+            f"MS-SSIM needs images of at least {SMALLEST} pixels along each side, got "
+            f"{one.shape[-2]} x {one.shape[-1]}; take larger images, or set ms_ssim: false"
+        )
+    pairs = zip(one.double().split(1), other.double().split(1), strict=True)
+    found = [
+        multiscale_structural_similarity_index_measure(a, b, data_range=1.0, normalize="relu")
+        for a, b in pairs
+    ]
+    return torch.stack(found).cpu()
 
 
 def _hits(logits: Tensor, targets: Tensor) -> Tensor:

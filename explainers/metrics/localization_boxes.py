@@ -227,14 +227,14 @@ class LocalizationError(_Thresholded):
         mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Misses (B,), 0 or 1, at each alpha for maps (B, H, W) and targets (B, K)."""
-        truth, known = _truth(targets, boxes, mask)
+        truth, known = true_boxes(targets, boxes, mask)
         overlap = box_iou(map_boxes(maps, self.alphas)[:, :, None], truth[:, None])  # (B, A, M)
         overlap = overlap.masked_fill(~known[:, None], 0.0).amax(dim=2)
         missed = (overlap < self.iou).double()
         return self.columns(missed.masked_fill(~known.any(dim=1)[:, None], torch.nan), images)
 
 
-def _truth(targets: Tensor, boxes: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def true_boxes(targets: Tensor, boxes: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Ground-truth boxes (B, M, 4), and whether each shows a target of (B, K), (B, M) bool."""
     if boxes is not None:
         classes = boxes[..., 0].long().cpu()
