@@ -13,7 +13,7 @@ finished test is more robust than another (figure S1). `--out FOLDER` keeps the 
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -42,15 +42,8 @@ from explainers.perturbation.kept_regions import kept_logits
 from explainers.perturbation.viewer import Viewer
 
 PUBLISHED = "configs/papers/generative_removal/published.yaml#studies"
-# Figures of `fills`, and whether a higher one is better.
-FIGURES = {
-    "outside": False,
-    "inside": True,
-    "entropy": True,
-    "top_three": False,
-    "box": False,
-    "whole": False,
-}
+FIGURES = ("outside", "inside", "entropy", "top_three", "box", "whole")
+HIGHER_IS_BETTER = ("inside", "entropy")
 NOTES = """outside, inside: mean absolute change of the probability of the class by a patch that
 does not, or does, overlap its boxes. entropy: of the most probable classes of LIME's samples, in
 bits. top_three: share of the three most frequent ones. box, whole: probability of the class after
@@ -58,7 +51,6 @@ its boxes, or all pixels, are replaced (an inpainter that keeps no pixel shows t
 clean: the images as they are."""
 
 Targets = Literal["label", "predicted"]
-Found = dict[str, dict[str, list[float]]]  # values of each image by fill and figure
 
 
 class Example(NamedTuple):
@@ -102,6 +94,23 @@ def examples(explanandum: Explanandum, data: ImageDataModule, target: Targets) -
                 yield Example(
                     name, images[row : row + 1], classes[row].view(1, 1), boxes[row, known[row]]
                 )
+
+
+class Measured(NamedTuple):
+    """What `measure` finds.
+
+    Attributes:
+        names: Names of the images.
+        values: Values of each image by fill and figure.
+        labels: How often each class is the most probable one of a sample, by fill.
+        row: Patches in a row through the largest box: image, fill, left border in pixels, whether
+            the patch overlaps a box, and probability of the class.
+    """
+
+    names: list[str]
+    values: dict[str, dict[str, list[float]]]
+    labels: dict[str, Counter[int]]
+    row: list[tuple[str, str, int, bool, float]]
 
 
 def overlaps(tops: Tensor, lefts: Tensor, side: int, boxes: Tensor) -> Tensor:
@@ -156,90 +165,87 @@ def spread(labels: Counter[int]) -> dict[str, float]:
     }
 
 
-def measure(
-    explanandum: Explanandum, shown: Sequence[Example], given: Namespace
-) -> tuple[Found, dict[str, Counter[int]], list[tuple[Any, ...]]]:
-    """Values of each image, labels of the samples, and probabilities along a row, by fill."""
-    values: Found = {name: {figure: [] for figure in FIGURES} for name in ("clean", *given.fills)}
-    labels: dict[str, Counter[int]] = {name: Counter() for name in values}
-    line: list[tuple[Any, ...]] = []
+def measure(explanandum: Explanandum, shown: Iterable[Example], given: Namespace) -> Measured:
+    """What each fill does to the classifier."""
+    fills = ("clean", *given.fills)
+    found = Measured(
+        names=[],
+        values={fill: {figure: [] for figure in FIGURES} for fill in fills},
+        labels={fill: Counter() for fill in fills},
+        row=[],
+    )
     for name, image, label, boxes in shown:
         height, width = image.shape[-2:]
         with torch.no_grad():
             probabilities = explanandum.probabilities(image)[0]
         clean = float(probabilities[label])
-        labels["clean"][int(probabilities.argmax())] += 1
+        found.names.append(name)
+        found.labels["clean"][int(probabilities.argmax())] += 1
         for figure in ("box", "whole"):
-            values["clean"][figure].append(clean)
+            found.values["clean"][figure].append(clean)
         one_hot = torch.zeros(1, explanandum.num_classes, dtype=torch.bool)
         one_hot[0, label] = True
         removed = torch.stack([covered(boxes, height, width), torch.ones(height, width) > 0])
         for fill in given.fills:
-            own = values[fill]
+            own = found.values[fill]
             method = SlidingPatch(explanandum, given.patch, given.stride, fill)
             side, stride = method.sizes(height, width)
             tops, lefts = (torch.arange(0, n - side + 1, stride) for n in (height, width))
             drops = method.drops(image, label)[0, 0]
             touching = overlaps(tops, lefts, side, boxes)
-            for figure, some in (("outside", ~touching), ("inside", touching)):
-                own[figure].append(nan_mean(drops[some].abs().double().numpy()))
             with torch.no_grad():
-                lost = falls(explanandum, image, one_hot, removed, fill, "probability")[0]
-            for figure, loss in zip(("box", "whole"), lost.tolist(), strict=True):
-                own[figure].append(clean - loss if figure == "whole" or len(boxes) else np.nan)
-            labels[fill].update(sampled_labels(explanandum, image, fill, given).tolist())
+                lost = falls(explanandum, image, one_hot, removed, fill, "probability")[0].tolist()
+            own["whole"].append(clean - lost[1])
+            own["box"].append(clean - lost[0] if len(boxes) else np.nan)
+            found.labels[fill].update(sampled_labels(explanandum, image, fill, given).tolist())
+            for figure, some in (("outside", ~touching), ("inside", touching)):
+                changes = drops[some].abs().double().numpy()
+                own[figure].append(nan_mean(changes) if len(boxes) else np.nan)
             if len(boxes):
                 row = row_of(tops, side, boxes)
-                places = zip(
-                    lefts.tolist(), drops[row].tolist(), touching[row].tolist(), strict=True
-                )
-                line += [(name, fill, left, on, clean - drop) for left, drop, on in places]
-    return values, labels, line
+                places = (each.tolist() for each in (lefts, touching[row], clean - drops[row]))
+                found.row.extend((name, fill, *place) for place in zip(*places, strict=True))
+    return found
 
 
-def summary(
-    values: Found, labels: dict[str, Counter[int]], explanandum: str, data: str
-) -> dict[str, Any]:
+def summary(found: Measured, explanandum: str, data: str) -> dict[str, Any]:
     """The figures in the form of a run's summary, with bootstrap intervals over the images."""
     methods: dict[str, dict[str, Any]] = {}
-    for name, columns in values.items():
-        known = {figure: np.array(v) for figure, v in columns.items() if v}
-        ends = bootstrap_ci(known)
-        means = {figure: nan_mean(column) for figure, column in known.items()}
-        counts = {figure: int(np.isfinite(column).sum()) for figure, column in known.items()}
-        means |= spread(labels[name])
-        methods[name] = {
+    for fill, values in found.values.items():
+        columns = {figure: np.array(each) for figure, each in values.items() if each}
+        known = {figure: int(np.isfinite(column).sum()) for figure, column in columns.items()}
+        ends = {f: each for f, each in bootstrap_ci(columns).items() if known[f] > 1}
+        pooled = spread(found.labels[fill])
+        means = {f: nan_mean(column) for f, column in columns.items() if known[f]} | pooled
+        methods[fill] = {
             figure: {
-                "mean": means[figure] if np.isfinite(means.get(figure, np.nan)) else None,
-                "ci95": [None if np.isnan(end) else end for end in ends.get(figure, (np.nan,) * 2)],
-                "n": counts.get(figure, len(values["clean"]["whole"])),
-                "higher_is_better": better,
+                "mean": means.get(figure),
+                "ci95": ends.get(figure, (None, None)),
+                "n": known.get(figure, len(found.names) if figure in pooled else 0),
+                "higher_is_better": figure in HIGHER_IS_BETTER,
             }
-            for figure, better in FIGURES.items()
+            for figure in FIGURES
         }
-    images = len(values["clean"]["whole"])
-    about = {"images": images, "explanandum": explanandum, "data": data}
+    about = {"images": len(found.names), "explanandum": explanandum, "data": data}
     return {"methods": methods, "paired": [], **about}
 
 
 def fills(given: Namespace) -> tuple[str, dict[str, Any]]:
     """The table of fills beside the paper's figures, and all values."""
     explanandum, data = given.explanandum, given.data
-    shown = list(examples(explanandum, data, given.target))
-    if not shown:
+    found = measure(explanandum, examples(explanandum, data, given.target), given)
+    if not found.names:
         raise ValueError("there is no image to measure: choose another split, limit or target")
-    values, labels, line = measure(explanandum, shown, given)
-    about = summary(values, labels, title(explanandum), type(data).__name__)
+    about = summary(found, title(explanandum), type(data).__name__)
     text = table(about) + f"\n\n{NOTES}\n" + published.beside(published.read(PUBLISHED), about)
     frequent = {
         fill: [
             [explanandum.class_names[label], count / counts.total()]
             for label, count in counts.most_common(50)
         ]
-        for fill, counts in labels.items()
+        for fill, counts in found.labels.items()
     }
-    names = [example.name for example in shown]
-    return text, {**about, "names": names, "values": values, "labels": frequent, "row": line}
+    return text, {**about, **found._asdict(), "labels": frequent}
 
 
 STUDIES = {"fills": fills, "alphas": alphas, "robustness": robustness}

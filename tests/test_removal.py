@@ -41,7 +41,8 @@ def constant_image():
 
 def test_a_fill_that_sees_the_surroundings_changes_nothing_in_a_constant_image():
     subject = planted.explanandum()
-    values, labels, line = removal.measure(subject, [constant_image()], GIVEN)
+    measured = removal.measure(subject, [constant_image()], GIVEN)
+    values, labels, line = measured.values, measured.labels, measured.row
     found = values["harmonic"]
     for figure in ("outside", "inside"):
         assert found[figure] == [pytest.approx(0, abs=1e-5)]
@@ -54,7 +55,8 @@ def test_a_fill_that_sees_the_surroundings_changes_nothing_in_a_constant_image()
 def test_black_patches_by_hand():
     """A patch darkens a quarter of its quadrant, whose logit falls by a quarter."""
     subject, example = planted.explanandum(), constant_image()
-    values, _, line = removal.measure(subject, [example], GIVEN)
+    measured = removal.measure(subject, [example], GIVEN)
+    values, line = measured.values, measured.row
     logit = subject(example.image)[0, 0].double()
     fallen = torch.tensor([0.75, 1, 1, 1]).double() * logit
     own, other = (fallen.softmax(0)[k].item() for k in (0, 1))
