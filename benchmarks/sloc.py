@@ -1,14 +1,11 @@
-"""Cost of SLOC and RISE at 224 px: own overhead per mask, whole run over its floor, SLOC's solver.
+"""SLOC at 224 px with 1000 masks: its forward passes against the formula, and its solvers.
 
-CPU time of one thread, contenders interleaved in rounds, medians. But for the whole runs, the
-classifiers cost next to nothing: one answers 0, the other how much of an object it sees. The floor
-of a run is the number of its forward passes times one pass in full batches, both in the memory
-layout that the run uses and in the faster one. The factors of a mask set, which SLOC makes once for
-all images, are not part of its run.
+CPU time of one thread, contenders interleaved in rounds, medians. The classifier costs next to
+nothing: it answers how much of an object it sees. The factors of a mask set, which SLOC makes once
+for all images, are not part of a run. `benchmarks/costs.py` has the cost of the whole method.
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -19,24 +16,15 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from timing import interleaved, medians
+from timing import medians
 
 from explainers import Explanandum
-from explainers.methods.rise import RISE
 from explainers.methods.sloc import SLOC
 from explainers.optimization import completeness
 from explainers.optimization.completeness import Factors
 
 SIZE, MASKS, BATCH = 224, 1000, 16
 FIRST = torch.zeros(1, 1, dtype=torch.int64)
-
-
-class Free(Explanandum):
-    """Constant logits, without the normalisation that is the classifier's cost."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> zeros (B, 2)."""
-        return images.new_zeros(len(images), 2)
 
 
 class Seen(nn.Module):
@@ -58,83 +46,14 @@ class Seen(nn.Module):
         return torch.stack([10 * (seen - 0.5), torch.zeros_like(seen)], dim=1)
 
 
-def plain(model: nn.Module, kind: type[Explanandum] = Explanandum) -> Explanandum:
+def plain(model: nn.Module) -> Explanandum:
     """The classifier of images in [0, 1] as they are."""
-    return kind(model, mean=[0.0] * 3, std=[1.0] * 3)
-
-
-def overhead(rounds: int, images: int) -> None:
-    """Milliseconds a masked image with a classifier that costs nothing: masks and their images."""
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(images, 3, SIZE, SIZE, generator=generator)
-
-    def run(channels_last: bool) -> None:
-        method = SLOC(
-            plain(Seen(), Free),
-            MASKS,
-            patches={"probability": 0.5},
-            batch_size=BATCH,
-            channels_last=channels_last,
-        )
-        method.measure_responses(pictures, FIRST.expand(images, 1))
-
-    def rise(batch: int, channels_last: bool = False) -> None:
-        method = RISE(plain(Seen(), Free), MASKS, batch_size=batch, channels_last=channels_last)
-        method.class_maps(pictures, FIRST.expand(images, 1))
-
-    seconds = medians(
-        rounds,
-        sloc_channels_last=partial(run, True),
-        sloc_contiguous=partial(run, False),
-        rise=partial(rise, BATCH),
-        rise_batch_64=partial(rise, 64),
-        rise_channels_last=partial(rise, BATCH, True),
-    )
-    shown = {name: f"{1000 * s / (MASKS * images):.3f}" for name, s in seconds.items()}
-    print(f"own overhead, {MASKS} masks x {images} images, ms per masked image: {shown}")
-
-
-def over_floor(rounds: int, masks: int) -> None:
-    """Whole runs on ResNet18, solver and all, over the forward passes they ask for."""
-    explanandum, picture = Explanandum("resnet18"), torch.rand(1, 3, SIZE, SIZE)
-    forms = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    layouts = {
-        name: torch.rand(BATCH, 3, SIZE, SIZE).to(memory_format=f) for name, f in forms.items()
-    }
-
-    @torch.no_grad()
-    def bare(images: Tensor, passes: int = 4) -> None:
-        for _ in range(passes):
-            explanandum(images)
-
-    rise = RISE(explanandum, masks, batch_size=BATCH, channels_last=True)
-    sloc = SLOC(explanandum, masks, {"probability": 0.5}, batch_size=BATCH)
-    # Each: the run, its forward passes, and the layout of its batches.
-    runs = {"RISE": (rise, masks, "channels_last"), "SLOC": (sloc, masks + 2, "channels_last")}
-    seconds = interleaved(
-        rounds,
-        **{name: partial(bare, images) for name, images in layouts.items()},
-        **{name: partial(run.class_maps, picture, FIRST) for name, (run, _, _) in runs.items()},
-    )
-    each = {name: [s / (4 * BATCH) for s in seconds[name]] for name in layouts}
-    print("; ".join(f"{n} {1000 * statistics.median(e):.1f} ms a pass" for n, e in each.items()))
-    fastest = min(each, key=lambda name: statistics.median(each[name]))
-    for name, (_, passes, layout) in runs.items():
-        same, best = (
-            [run / (passes * one) for run, one in zip(seconds[name], each[floor], strict=True)]
-            for floor in (layout, fastest)
-        )
-        print(
-            f"{name}, {masks} masks, {passes} passes of ResNet18: run / floor "
-            f"{statistics.median(same):.3f} in its layout, {layout} "
-            f"(rounds {', '.join(f'{r:.3f}' for r in same)}), "
-            f"{statistics.median(best):.3f} in the faster one, {fastest}"
-        )
+    return Explanandum(model, mean=[0.0] * 3, std=[1.0] * 3)
 
 
 def forwards(images: int) -> None:
     """Forward passes with the choice of the keep probability, against the formula."""
-    explanandum, passes = plain(Seen(), Free), []
+    explanandum, passes = plain(Seen()), []
     explanandum.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     pictures = torch.ones(images, 3, SIZE, SIZE)
     SLOC(explanandum).measure_responses(pictures, FIRST.expand(images, 10))
@@ -179,14 +98,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--masks", type=int, default=200, help="of the whole runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     forwards(2)
-    for images in (1, arguments.images):
-        overhead(arguments.rounds, images)
     solve(arguments.rounds, arguments.images)
-    over_floor(arguments.rounds, arguments.masks)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the comparisons of benchmarks/ are made of."""
 
 import csv
+import json
 import sys
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
-from benchmarks import ra_nem_sweep, split_photos
+from benchmarks import cost_rows, costs, ra_nem_sweep, split_photos
 from benchmarks.variants import EvidenceWithOmega, RaNEMWithAreas, Saved
+from explainers import Explanandum
 from explainers.methods.evidence_nem import EvidenceNEM
 from tests import planted
 
@@ -110,3 +112,36 @@ def test_the_sweeps_tables_hold_each_training_once():
         i = names.index(name)
         assert f"| {k} | {10 * i} | {i / 100:.3f} ± 0.015 |" in text
     assert f"| NEMt | {10 * names.index('nem_t')} |" in text
+
+
+def tiny(*_):
+    subject = Explanandum(cost_rows.Pyramid(), input_size=[32, 32], mean=[0.5] * 3, std=[0.25] * 3)
+    return {"real": subject, "light": subject}
+
+
+def test_the_costs_of_a_method_and_a_metric_count_their_passes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cost_rows, "classifiers", tiny)
+    out = tmp_path / "costs.json"
+    names = ["integrated_gradients", "RISECurves"]
+    costs.main(["--quick", "--only", *names, "--out", str(out)])
+    found = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
+    passes = {name: (row["forwards"], row["backwards"]) for name, row in found.items()}
+    assert passes == {"integrated_gradients": (16, 16), "RISECurves": (17, 0)}  # 2 n + 1, n = 8
+    for row in found.values():
+        assert row["over_floor"] == pytest.approx(row["seconds"] / row["floor_seconds"])
+        assert row["memory_mib"] >= 0 or sys.platform != "linux"
+    assert set(found["integrated_gradients"]["growth"]) == {"images", "classes", "size"}
+    assert set(found["RISECurves"]["growth"]) == {"images"}
+    assert "| integrated_gradients |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        costs.main(["--only", "nothing", "--out", str(out)])
+
+
+def test_the_floor_of_passes_by_hand():
+    floor = costs.Floor(tiny()["real"], batch=2)
+    seconds = dict(zip(floor.contenders(), (2.0, 6.0, 1.0, 7.0), strict=True))
+    # A forward pass of an image takes 1 / 2, with the backward pass 6 / 2.
+    assert floor.seconds(seconds, (3, 2)) == 3 * 0.5 + 2 * 2.5
+    for run in floor.contenders().values():
+        run()
+    assert floor.explanandum.channels_last
