@@ -25,6 +25,29 @@ def test_max_over_classes_equals_the_maximum_of_all_upsampled_maps_with_its_grad
     torch.testing.assert_close(*gradients)
 
 
+def test_a_class_that_is_nowhere_the_largest_is_left_out():
+    logits = torch.zeros(1, 4, 2, 2)
+    logits[0, 1] = -1.0  # below the first class everywhere
+    logits[0, 2, 1, 1], logits[0, 3] = 5.0, -1.0
+    logits[0, 3, 0, 0] = 0.5  # the largest at a corner only
+    classes = torch.arange(4)[None]
+    assert planes._competing(logits, classes).tolist() == [[True, False, True, True]]
+    allowed = torch.ones(1, 4, dtype=torch.bool)
+    found = planes.max_over_classes(logits, allowed, (6, 6), chunk=2)
+    torch.testing.assert_close(found, upsampled(logits, allowed, (6, 6)))
+
+
+@pytest.mark.parametrize("count", [1, 3, 39])
+def test_only_the_allowed_classes_are_looked_at(count):
+    logits = torch.randn(2, 40, 3, 3, generator=torch.Generator().manual_seed(0))
+    allowed = torch.zeros(2, 40, dtype=torch.bool)
+    allowed[0, -count:], allowed[1, 7] = True, True
+    found = planes.max_over_classes(logits, allowed, (9, 9), chunk=4)
+    alone = [logits[i, allowed[i]][None] for i in range(2)]
+    expected = torch.cat([planes.upsample(part, (9, 9)).amax(dim=1) for part in alone])
+    torch.testing.assert_close(found, expected)
+
+
 def test_max_over_no_class_is_minus_infinity_without_gradient():
     logits = torch.randn(2, 3, 2, 2, requires_grad=True)
     allowed = torch.tensor([[True, False, False], [False, False, False]])
