@@ -199,10 +199,8 @@ class Explanandum(nn.Module):
         """Input of the network, in its channels and its data type, normalized in float32."""
         inputs = normalization.normalize(images, self.mean, self.std)
         inputs = normalization.gray(inputs) if self.channels == 1 else inputs
-        last = (
-            torch.channels_last if self.channels_last and inputs.is_cpu else torch.preserve_format
-        )
-        return inputs.to(precision.own_dtype(self.model) or inputs.dtype, memory_format=last)
+        inputs = normalization.laid_out(inputs, self.channels_last)
+        return inputs.to(precision.own_dtype(self.model) or inputs.dtype)
 
     def fill(
         self,

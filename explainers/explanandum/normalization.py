@@ -140,3 +140,10 @@ def channels_last(network: nn.Module) -> bool:
     """
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     return bool(convolutions) and all(m.groups == 1 for m in convolutions)
+
+
+def laid_out(images: Tensor, last: bool) -> Tensor:
+    """Images (B, C, H, W), on a CPU in channels_last if `last`, otherwise in their own layout."""
+    if last and images.device.type == "cpu":
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
