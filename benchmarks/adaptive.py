@@ -81,7 +81,7 @@ def report(rows: list[dict[str, str]]) -> str:
     lines = [
         f"{len({row['name'] for row in rows})} photographs",
         "",
-        "| map | tolerance | masks | range | Faithfulness | minus full budget | Spearman with full |",
+        "| map | tolerance | masks | range | Faithfulness | minus full | Spearman with full |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for estimator in ESTIMATORS:

@@ -20,6 +20,7 @@ from explainers.evaluation.dataimages import DataImages
 from explainers.evaluation.keeping import Keep, Keeper
 from explainers.evaluation.measure import batch_inputs, check_columns, default_metrics, usable
 from explainers.evaluation.panels import Panels
+from explainers.evaluation.precisioncheck import PrecisionCheck
 from explainers.evaluation.provenance import describe_run, explanandum_name, versions
 from explainers.evaluation.rows import build_rows, check_names
 from explainers.evaluation.sanity import sanity_rows
@@ -77,6 +78,8 @@ class Score(Callback):
             in the folder tries such images again.
         published: Tables of a paper whose figures are written beside those of the run, such as
             "configs/papers/sloc/published.yaml#table_14".
+        check_precision: Number of images that a mixed precision scores once more in float32. The
+            table's notes say how far their figures differ.
 
     Raises:
         ValueError: If a name occurs twice, a number is out of range, or two metrics have the same
@@ -100,11 +103,14 @@ class Score(Callback):
         errors: Literal["skip", "raise"] = "skip",
         published: str | None = None,
         panels_kept: float | None = None,
+        check_precision: int = 0,
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
         if bootstrap < 1 or panels < 0:
             raise ValueError(f"bootstrap must be >= 1, panels >= 0, got {bootstrap} and {panels}")
+        if check_precision < 0:
+            raise ValueError(f"check_precision must be a number of images, got {check_precision}")
         self.methods, self.checkpoints = dict(methods or {}), dict(checkpoints or {})
         check_names([*self.checkpoints, *self.methods, *([name] if name else ())], sanity)
         self.metrics = default_metrics() if metrics is None else list(metrics)
@@ -112,7 +118,7 @@ class Score(Callback):
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
         self.interval, self.keep, self.panels_kept = interval, keep, panels_kept
-        self.one_by_one, self.errors = one_by_one, errors
+        self.one_by_one, self.errors, self.check_precision = one_by_one, errors, check_precision
         self.published = papers.read(published) if published else []
         self._file: ScoreFile | None = None
         self._failing: set[str] = set()
@@ -165,15 +171,14 @@ class Score(Callback):
             "precision": trainer.precision,
         }
         self._data.check_stored(self._explainers)
-        sheet = self._folder / "panels.png"
-        self._panels = Panels(sheet, self.panels, self._explainers, self.panels_kept)
-        self._file = file = ScoreFile(
-            self._folder, settings, trainer.global_rank, trainer.world_size
-        )
+        shown = (self.panels, self._explainers, self.panels_kept)
+        self._panels = Panels(self._folder / "panels.png", *shown)
+        process, first = (trainer.global_rank, trainer.world_size), trainer.is_global_zero
+        self._file = file = ScoreFile(self._folder, settings, *process)
+        checked = (self.check_precision, bool(file.done))
+        self._precision = PrecisionCheck(self._folder, trainer, *checked)
         self._data.check(file.identities, printable, self._folder)
-        self._keeper = Keeper(
-            self._folder, self.keep, self._explainers, settings, trainer.is_global_zero
-        )
+        self._keeper = Keeper(self._folder, self.keep, self._explainers, settings, first)
         if file.done:
             rank_zero_info(
                 f"resuming: {len(file.done)} images are already scored in {self._folder}"
@@ -210,18 +215,19 @@ class Score(Callback):
         inputs |= {"keeper": self._keeper, "names": batch["name"]}
         score = attempt if self.errors == "skip" else strictly
         records: list[dict[str, Any]] = []
-        maps = {}
+        maps, found = {}, {}
         for name, explainer in self._explainers.items():
             show(trainer, name)
             self._keeper.method = name
             explainer.observe(batch)
-            values, maps[name], failed = score(explainer, self._used, inputs)
+            found[name], maps[name], failed = score(explainer, self._used, inputs)
             records += [
                 {"row": row, "target": ids, "method": name, ERROR: failed.get(row), **v}
-                for (row, ids), v in values.items()
+                for (row, ids), v in found[name].items()
             ]
             for row, error in failed.items():
                 self._tell(name, batch["name"][row], error)
+        self._precision.add(self._explainers, self._used, batch, self.target, found)
         ids = [self._data.identity(index) for index in batch["index"].tolist()]
         for record in records:
             row = record["row"]
@@ -268,6 +274,7 @@ class Score(Callback):
             "data": data_title(trainer),
             "target": self.target,
             "precision": trainer.precision,
+            "precision_check": self._precision.note(),
             **summarize(rows, self._used, methods, self.bootstrap, self.interval),
             "masks": [name for name, each in self._explainers.items() if each.is_mask],
             "costs": {name: each.cost for name, each in self._explainers.items()},

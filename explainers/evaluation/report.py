@@ -71,6 +71,7 @@ def page(
     parts += missing_notes(rows, methods)
     if marked:
         parts.append(f"\\* not masks: maps min-maxed one by one for {', '.join(scaled)}")
+    parts += [summary["precision_check"]] if summary.get("precision_check") else []
     parts += training_notes(summary, costs)
     parts += [note for metric in metrics if (note := metric.note(size))]
     parts += absent_notes(summary, rows, metrics)

@@ -246,3 +246,29 @@ def test_only_a_job_that_starts_again_goes_on_by_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     assert newest_checkpoint(str(tmp_path)) == str(tmp_path / "last.ckpt")
     assert newest_checkpoint(str(tmp_path / "new")) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "answers", "code"),  # whether any process has a signal, and whether SLURM's
+    [
+        (None, [False], None),
+        (None, [True, False], 128 + signal.SIGTERM),
+        (None, [True, True], 128 + signal.SIGUSR1),
+        (signal.SIGINT, [True, False], 128 + signal.SIGINT),
+        (signal.SIGTERM, [True, True], 128 + signal.SIGUSR1),
+    ],
+)
+def test_all_processes_stop_at_the_same_batch_for_the_same_reason(
+    tmp_path, monkeypatch, own, answers, code
+):
+    left, callback, trainer = list(answers), SaveOnInterrupt(), fit_trainer(tmp_path)
+    callback.signal = own
+    monkeypatch.setattr(type(trainer), "world_size", 2)
+    trainer.strategy.reduce_boolean_decision = lambda mine, all: left.pop(0)
+    if code is None:
+        callback.on_train_batch_end(trainer, Line(), None, None, 0)
+    else:
+        with pytest.raises(Interrupted) as stopped:
+            callback.on_train_start(trainer, Line())
+        assert stopped.value.code == code
+    assert not left

@@ -1,0 +1,110 @@
+"""How far the scores of a lower precision are from those in float32."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
+
+from explainers.base import Explainer
+from explainers.evaluation.attempts import attempt
+from explainers.evaluation.measure import Values, batch_inputs
+from explainers.evaluation.runfolder import write_atomically
+from explainers.evaluation.targets import TargetChoice, take
+from explainers.metrics.base import PerImageMetric
+
+FILE = "precision.json"
+
+
+class PrecisionCheck:
+    """Scores the first images once more in float32, and keeps the largest difference of a figure.
+
+    The differences are kept in `precision.json`, so that a resumed run keeps them. Of several
+    processes, the first one checks images of its own.
+
+    Args:
+        folder: Run folder.
+        trainer: Trainer of the run, whose precision is checked.
+        images: Number of images to check. 0 checks none.
+        resumed: Whether the run has rows already, so that the file in the folder is its own.
+
+    Raises:
+        ValueError: If images are to be checked and the precision is not a mixed one, of which
+            alone float32 is a part.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, images: int, resumed: bool) -> None:
+        if images and not isinstance(trainer.precision_plugin, MixedPrecision):
+            raise ValueError(
+                "check_precision compares a mixed precision with float32, but the precision is "
+                f"{trainer.precision}: give --trainer.precision bf16-mixed, or no check_precision"
+            )
+        self.path, self.precision = folder / FILE, str(trainer.precision)
+        self.most = images if trainer.is_global_zero else 0
+        self.found: dict[str, Any] = {"images": [], "changed": 0, "missing": 0, "largest": {}}
+        if self.most and resumed and self.path.exists():
+            self.found = json.loads(self.path.read_text(encoding="utf-8"))
+
+    def add(
+        self,
+        methods: dict[str, Explainer],
+        metrics: Sequence[PerImageMetric],
+        batch: dict[str, Any],
+        target: TargetChoice,
+        lower: dict[str, Values],
+    ) -> None:
+        """Compares the scores of a batch with those in float32, for images that are still to check.
+
+        Args:
+            methods: Methods by name.
+            metrics: Metrics to compute.
+            batch: Batch of images.
+            target: Choice of the classes.
+            lower: Values of each method in the precision of the run.
+        """
+        known, names = self.found["images"], batch["name"]
+        left = max(0, self.most - len(known))
+        rows = [row for row, name in enumerate(names) if name not in known][:left]
+        if not rows:
+            return
+        batch = take(batch, rows)
+        with torch.autocast(batch["image"].device.type, enabled=False):
+            explanandum = next(iter(methods.values())).explanandum
+            inputs = batch_inputs(batch, explanandum, target)
+            for name, explainer in methods.items():
+                explainer.observe(batch)
+                exact = attempt(explainer, metrics, inputs)[0]
+                exact = {(rows[row], ids): values for (row, ids), values in exact.items()}
+                self._compare(name, exact, lower[name])
+        classes = {key for key in next(iter(lower.values())) if key[0] in rows}
+        self.found["changed"] += len({row for row, _ in classes - exact.keys()})
+        known += [names[row] for row in rows]
+        write_atomically(self.path, json.dumps(self.found))
+
+    def _compare(self, method: str, exact: Values, lower: Values) -> None:
+        largest: dict[str, list[Any]] = self.found["largest"]
+        for key in exact.keys() & lower.keys():
+            for figure in (exact[key].keys() | lower[key].keys()) - {"seconds"}:
+                one, two = (values[key].get(figure, math.nan) for values in (exact, lower))
+                if math.isnan(one) != math.isnan(two):
+                    self.found["missing"] += 1
+                elif abs(one - two) > largest.get(figure, [-1.0])[0]:
+                    largest[figure] = [abs(one - two), method]
+
+    def note(self) -> str | None:
+        """Sentence for the page of the run; None if nothing was checked."""
+        images, changed, missing = (self.found[key] for key in ("images", "changed", "missing"))
+        if not images:
+            return None
+        figures = ", ".join(
+            f"{figure} {difference:.2g} ({method})" if difference else f"{figure} 0"
+            for figure, (difference, method) in sorted(self.found["largest"].items())
+        )
+        text = f"{self.precision} against float32 on {len(images)} images, largest differences of "
+        text += f"an image: {figures or 'no figure'}"
+        text += f"; another class is explained in {changed}" if changed else ""
+        return text + (f"; {missing} values exist in one of both only" if missing else "")
