@@ -27,7 +27,7 @@ class RunFolder:
         settings: Everything that decides the numbers, as JSON types.
         holds_results: Whether the folder holds results that this run continues.
         name: Name of the file of the settings.
-        rank: Rank of this process. Only that of rank 0 locks and writes.
+        rank: Rank of this process. Only that of rank 0 locks the folder.
 
     Raises:
         ValueError: If another process writes the folder, if its settings differ, or if it holds
@@ -53,8 +53,8 @@ class RunFolder:
                 self._refuse_others()
             if holds_results:
                 self._compare(settings)
-            elif rank == 0:
-                write_atomically(self._file, json.dumps(settings, indent=2))
+            elif rank == 0 or not self._file.exists():  # a fast process may come before the first
+                write_atomically(self._file, json.dumps(settings, indent=2), rank)
         except BaseException:
             self.release()
             raise
@@ -149,8 +149,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that no reader sees it incomplete, not even after an interruption."""
-    temporary = path.with_name(f"{path.name}.tmp")
+def write_atomically(path: Path, text: str, rank: int = 0) -> None:
+    """Writes a file so that no reader sees it incomplete, not even after an interruption.
+
+    Processes of different `rank` may write the same file at the same time.
+    """
+    temporary = path.with_name(f"{path.name}.{rank}.tmp" if rank else f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", newline="")
     os.replace(temporary, path)

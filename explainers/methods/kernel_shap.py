@@ -153,7 +153,7 @@ class KernelSHAP(Explainer):
             if stop == len(order):
                 break
             halves = [values(draws[part::2]).mT[:, regions] for part in range(2)]
-            if standard_error(torch.stack(halves)[:, None]) <= self.tolerance:
+            if standard_error(torch.stack(halves)[:, None]) <= (self.tolerance or 0.0):
                 break
         return values(draws)
 

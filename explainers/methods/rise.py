@@ -104,6 +104,7 @@ class RISE(Explainer):
                     for result, part in zip(sums[:, row], parts, strict=True):
                         result += found[part].mT.to(masks) @ masks[part].flatten(1)
                 if budget.is_due:
-                    budget.settle(sums[:, budget.rows].unflatten(-1, (height, width)))
+                    halves = sums[:, budget.rows]
+                    budget.settle(halves.view(*halves.shape[:3], height, width))
         maps = sums.sum(dim=0).view(*classes.shape, height, width)
         return maps / (budget.counts(maps) * self.probability)

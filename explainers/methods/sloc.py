@@ -212,8 +212,8 @@ class SLOC(Explainer):
             wanted, gap = half.responses.flatten(0, 1), self.gap(half.sums)
             zeros = wanted.new_zeros(len(wanted), *half.sums.size)
             found = completeness.admm(completeness.factors(gap), wanted, zeros, steps)
-            halves.append(found.unflatten(0, half.responses.shape[:2]))
-        return standard_error(torch.stack(halves)) <= self.tolerance
+            halves.append(found.view(*half.responses.shape[:2], *half.sums.size))
+        return standard_error(torch.stack(halves)) <= (self.tolerance or 0.0)
 
     def _seeds(self, run: int) -> list[int]:
         """Seeds of the masks and of the noise of a run."""

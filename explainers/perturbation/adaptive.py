@@ -127,7 +127,7 @@ class Budget:
         Args:
             halves: Maps (2, n, k, H, W) of the images `rows` from each half of their samples.
         """
-        certain = (standard_error(halves) <= self.tolerance).tolist()
+        certain = (standard_error(halves) <= (self.tolerance or 0.0)).tolist()
         done = [row for row, enough in zip(self.rows, certain, strict=True) if enough]
         self._used[done] = self._stop
         self.rows = [row for row in self.rows if row not in done]

@@ -89,8 +89,8 @@ class MaskResponses(NamedTuple):
 
     def halves(self) -> list["MaskResponses"]:
         """Responses to the even and to the odd masks of each side."""
-        parts = self.responses.split([len(group.kept) for group in self.sums.groups], dim=2)
-        counts = tuple(part.shape[2] for part in parts)
+        counts = tuple(len(group.kept) for group in self.sums.groups)
+        parts = torch.split(self.responses, list(counts), dim=2)
         return [
             MaskResponses(
                 self.rows,
@@ -207,7 +207,7 @@ def _respond(
     rows = torch.tensor([row for row, own in enumerate(keep) if own == chosen])
     total = len(sums.areas)
     seen = [base.new_empty(len(rows), classes.shape[1], 0) for _ in sums.groups]
-    found = []
+    found: list[MaskResponses] = []
     for stop in checkpoints(total) if settled else [total]:
         counts = tuple(stop * count // total for count in view.sampling.counts)
         for i, group in enumerate(sums.groups):

@@ -73,7 +73,7 @@ def test_end_to_end(tmp_path, capsys):
         )
 
     summary = json.loads((tmp_path / "summary.json").read_text())
-    about = ["explanandum", "classifier", "data", "target", "precision"]
+    about = ["explanandum", "classifier", "data", "target", "precision", "precision_check"]
     found = ["images", "methods", "families", "paired", "verdicts", "ranks", "agreement"]
     notes = ["masks", "costs", "left_out", "unread"]
     assert list(summary) == [*about, *found, *notes, "versions"]

@@ -22,6 +22,18 @@ def done(file):
     return set(file.done.values())
 
 
+def test_a_process_may_have_rows_before_the_first_one_starts(tmp_path):
+    second = ScoreFile(tmp_path, SETTINGS, 1, 2)
+    second.append(records(1))
+    first = ScoreFile(tmp_path, SETTINGS, 0, 2)
+    assert set(first.done.values()) == {1}
+    first.append(records(0))
+    assert len(first.merge().index) == 4
+    first.close()
+    with pytest.raises(ValueError, match="holds the results of another run: target was label"):
+        ScoreFile(tmp_path, SETTINGS | {"target": "second"}, 1, 2)
+
+
 def test_processes_write_shards_that_merge_sorted_and_distinct(tmp_path):
     first, second = (ScoreFile(tmp_path, SETTINGS, rank, 2) for rank in range(2))
     first.append(records(2) + records(0, value=math.nan))
