@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +32,18 @@ def test_pixels_of_boxes_and_the_row_through_the_largest():
 def test_entropy_by_hand():
     found = removal.spread(Counter({3: 4, 0: 2, 1: 1, 2: 1}))
     assert found == {"entropy": 1.75, "top_three": 0.875}
+
+
+@pytest.mark.parametrize(("target", "label", "boxes"), [("label", 1, 1), ("predicted", 0, 2)])
+def test_the_class_and_its_boxes(target, label, boxes):
+    images, _ = planted.scenes(1, SIZE)  # the first quadrant is bright, the second is the label
+    shown = torch.tensor([[False, True, False, False]])
+    rows = torch.tensor([[[1, 0, 0, 4, 4], [2, 8, 8, 9, 9], [-1, 0, 0, 0, 0]]])
+    batch = {"image": images, "target": shown, "boxes": rows, "name": ["a.jpg"]}
+    data = SimpleNamespace(setup=lambda stage: None, test_dataloader=lambda: [batch])
+    (found,) = removal.examples(planted.explanandum(), data, target)
+    assert (found.name, found.label.tolist(), len(found.boxes)) == ("a.jpg", [[label]], boxes)
+    assert found.boxes[0].tolist() == [0, 0, 4, 4]
 
 
 def constant_image():

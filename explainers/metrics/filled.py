@@ -121,7 +121,7 @@ def ms_ssim(one: Tensor, other: Tensor) -> Tensor:
             f"MS-SSIM needs images of at least {SMALLEST} pixels along each side, got "
             f"{one.shape[-2]} x {one.shape[-1]}; take larger images, or set ms_ssim: false"
         )
-    pairs = zip(one.double().split(1), other.double().split(1), strict=True)
+    pairs = zip(torch.split(one.double(), 1), torch.split(other.double(), 1), strict=True)
     found = [
         multiscale_structural_similarity_index_measure(a, b, data_range=1.0, normalize="relu")
         for a, b in pairs
