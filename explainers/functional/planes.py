@@ -43,7 +43,7 @@ def max_over_classes(
         winner = classes[:, :1, None].expand(-1, *size)
         if classes.shape[1] > 1:
             best = logits.new_full((len(logits), *size), -torch.inf)
-            for part in classes.split(chunk, dim=1):
+            for part in torch.split(classes, chunk, dim=1):
                 values, index = gather_classes(logits, part, size).max(dim=1)
                 own = part.gather(1, index.flatten(1)).view_as(index)
                 winner = torch.where(values > best, own, winner)
