@@ -28,7 +28,7 @@ from explainers.perturbation import grids
 from explainers.perturbation.adaptive import checkpoints, standard_error
 
 TOLERANCES = (0.1, 0.2, 0.3, 0.4, 0.5)
-ESTIMATORS = ("published", "over coverage")
+ESTIMATORS = ("expected", "counted")
 FIELDS = ("name", "estimator", "masks", "error", "faithfulness", "spearman")
 
 
@@ -56,8 +56,8 @@ def rows_of(explanandum: Explanandum, image: Tensor, masks: int, name: str) -> l
         if done in stops:  # all are multiples of the batch
             whole = sums.sum(dim=0)[0]
             for each, halves, full in (
-                ("published", sums, whole / done),
-                ("over coverage", sums / coverage, whole / coverage.sum(dim=0)[0]),
+                ("expected", sums, whole / done),
+                ("counted", sums / coverage, whole / coverage.sum(dim=0)[0]),
             ):
                 found[each].append((done, standard_error(halves).item(), full))
     rows = []

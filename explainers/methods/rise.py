@@ -1,5 +1,7 @@
 """RISE: the mean of random masks, weighted by the probability of the class under each mask."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,10 @@ class RISE(Explainer):
     M. One seeded set of masks serves all images. Masks and masked images are computed in batches
     and never stored.
 
+    N probability is the sum of the masks at a pixel that is expected. With the sum that they have,
+    `divisor` "counted", a map no longer shows how often the masks happened to keep a pixel. It
+    ranks pixels better from the same passes where most of the masked images keep the class.
+
     Source: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
     BMVC 2018, eq. 6. The paper uses 4000 masks for VGG16 and 8000 for ResNet50.
 
@@ -33,6 +39,7 @@ class RISE(Explainer):
         fill: Content that replaces pixels, see `fills.fill`; "mean" as published, which is zero in
             normalized space. "images" is not allowed, because a map would then depend on the rest
             of its batch.
+        divisor: What sum p M is divided by, "expected" (published) or "counted".
         batch_size: Number of masked images in a forward pass; it does not change the maps.
         channels_last: Whether the masked images have the memory layout channels_last. None takes
             `Explanandum.channels_last`. It does not change the maps.
@@ -43,7 +50,7 @@ class RISE(Explainer):
             `masks`.
 
     Raises:
-        ValueError: If a number is out of range or the fill is unknown.
+        ValueError: If a number is out of range, or the fill or the divisor is unknown.
     """
 
     speed_only = ("batch_size", "channels_last")
@@ -55,6 +62,7 @@ class RISE(Explainer):
         grid: int | list[int] = 7,
         probability: float = 0.5,
         fill: FillChoice = "mean",
+        divisor: Literal["expected", "counted"] = "expected",
         batch_size: int = 64,
         channels_last: bool | None = None,
         seed: int = 0,
@@ -70,7 +78,7 @@ class RISE(Explainer):
             )
         self.masks, self.grid, self.probability = masks, (rows, columns), probability
         self.fill, self.batch_size, self.channels_last = fill, batch_size, channels_last
-        self.tolerance = tolerance
+        self.divisor, self.tolerance = divisor, tolerance
 
     def attribute(self, images: Tensor, targets: Tensor) -> Tensor:
         """Maps (B, H, W) >= 0, about the probability of the class if the pixel is kept."""
@@ -95,16 +103,26 @@ class RISE(Explainer):
         shown, hidden = viewer.planes(images), viewer.planes(fills)
         budget = Budget(self.masks, self.tolerance, len(images))
         sums = images.new_zeros(budget.parts, *classes.shape, height * width)
+        kept = images.new_zeros(budget.parts, len(images), 1, height * width)
         with viewer.bar:
             for masks in budget.samples(batches):
                 wide, parts = masks.repeat_interleave(viewer.repeat, dim=2), budget.slices()
+                for result, part in zip(kept, parts, strict=True):
+                    result[budget.rows] += masks[part].flatten(1).sum(dim=0)
                 for row in budget.rows:
                     fill = hidden[row] if isinstance(hidden, Tensor) else hidden
                     found = viewer.masked(shown[row], fill, wide)[:, classes[row]]  # (n, k)
                     for result, part in zip(sums[:, row], parts, strict=True):
                         result += found[part].mT.to(masks) @ masks[part].flatten(1)
                 if budget.is_due:
-                    halves = sums[:, budget.rows]
-                    budget.settle(halves.view(*halves.shape[:3], height, width))
-        maps = sums.sum(dim=0).view(*classes.shape, height, width)
-        return maps / (budget.counts(maps) * self.probability)
+                    halves = self._divided(sums[:, budget.rows], kept[:, budget.rows], 1)
+                    budget.settle(halves.unflatten(3, (height, width)))
+        expected = budget.counts(kept[0]) * self.probability
+        maps = self._divided(sums.sum(dim=0), kept.sum(dim=0), expected)
+        return maps.unflatten(2, (height, width))
+
+    def _divided(self, sums: Tensor, kept: Tensor, expected: Tensor | float) -> Tensor:
+        """Sums p M over the sums of M, 0 where no mask keeps a pixel, or over the expected ones."""
+        if self.divisor == "counted":
+            return sums / kept.clamp(min=torch.finfo(kept.dtype).tiny)
+        return sums / expected

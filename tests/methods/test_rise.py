@@ -52,6 +52,22 @@ def test_expectation_on_a_classifier_of_one_pixel():
     torch.testing.assert_close(found.sum(dim=0), torch.ones(32, 32), rtol=0, atol=0.08)
 
 
+def test_a_counted_divisor_takes_out_how_often_a_pixel_was_kept():
+    images = torch.ones(1, 3, 32, 32)
+    both = torch.tensor([[0, 1]])
+    settings = {"grid": 4, "masks": 300, "divisor": "counted", "batch_size": 7}
+    for tolerance in (None, 0.9):  # which ends after 128 masks
+        found = explain(Pixel(), **settings, tolerance=tolerance).class_maps(images, both)[0]
+        torch.testing.assert_close(found.sum(dim=0), torch.ones(32, 32), rtol=0, atol=1e-5)
+    method = explain(Pixel(), **settings)
+    masks = torch.cat(list(grids.rise(300, (32, 32), (4, 4), 0.5, 300, method.generator())))
+    p = masks[:, 4, 4].clamp(1e-6, 1 - 1e-6)
+    expected = (p[:, None, None] * masks).sum(dim=0) / masks.sum(dim=0)
+    torch.testing.assert_close(method.class_maps(images, both)[0, 0], expected)
+    never = explain(Pixel(), grid=4, masks=1, divisor="counted").class_maps(images, both)
+    assert never.isfinite().all()
+
+
 def test_fill_says_what_is_seen_in_place_of_a_pixel():
     seen = []
 
