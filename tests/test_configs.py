@@ -147,8 +147,9 @@ def test_the_commands_of_a_slurm_job_parse(path, tmp_path, monkeypatch):
     script = script.replace('"$@"', usage)
     program, command, *flags = shlex.split(re.sub(r"\$SLURM_(\w+)", lambda m: given[m[1]], script))
     cli = TrainOnly if program == "train.py" else EvaluateOnly
-    files = [flags.pop(flags.index("-c") + 1) for _ in range(flags.count("-c"))]
-    flags = [flag for flag in flags if flag != "-c"]
+    places = [i for i, word in enumerate(flags) if word == "-c"]
+    files = [flags[i + 1] for i in places]
+    flags = [word for i, word in enumerate(flags) if i not in places and i - 1 not in places]
     assert "ModelCheckpoint" in build(cli, command, files, tmp_path, monkeypatch, flags) or (
         program == "evaluate.py"
     )
