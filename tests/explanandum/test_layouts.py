@@ -190,5 +190,5 @@ def test_effects_of_swapped_outputs():
     explanandum = twice()
     for name in ("first", "first.0", "pooled"):
         change, rest = layouts.swapped(explanandum, name, positions=True)
-        assert change == pytest.approx(1.0)
-        assert rest == pytest.approx(0.0, abs=1e-6)
+        assert change == pytest.approx(1.0, rel=1e-4)  # both round, in either memory layout
+        assert rest == pytest.approx(0.0, abs=1e-4)
