@@ -28,13 +28,13 @@ class Weighed(Explainer):
 
 
 def scene():
-    """Two objects of two parts each, unequally bright, in quadrants 0 and 1; logits 7.5 and 5."""
+    """Two objects of two parts each, unequally bright, in quadrants 0 and 1; logits 7.5 and 4.5."""
     parts = torch.zeros(1, 4, 2, 16, 16, dtype=torch.bool)
     for k, left in ((0, 0), (1, 8)):
         parts[0, k, 0, :8, left : left + 2] = True
         parts[0, k, 1, :8, left + 6 : left + 8] = True
     image = torch.zeros(16, 16)
-    for k, part, value in ((0, 0, 1.0), (0, 1, 0.5), (1, 0, 0.6), (1, 1, 0.4)):
+    for k, part, value in ((0, 0, 1.0), (0, 1, 0.5), (1, 0, 0.6), (1, 1, 0.3)):
         image[parts[0, k, part]] = value
     return image.expand(1, 3, -1, -1).clone(), parts
 
@@ -53,7 +53,7 @@ def measure(explainer, **arguments):
 
 def test_a_faithful_map_by_hand():
     # shares of its two parts: 2/3 and 1/3. Kept alone, part 0 leaves logit 5, part 1 logit 2.5,
-    # against 5 (= 20 * 0.25) of class 1: part 0 suffices, part 1 does not win.
+    # against 4.5 of class 1: part 0 suffices, part 1 does not win.
     found = measure(Weighed(planted.explanandum()), thresholds=[0.01, 0.5, 0.9], dilation=1)
     # at 0.5 part 0 alone is important: sufficient, preserved, deleted: all 1. Irrelevant are the
     # other object's parts, which have no share: 1.
