@@ -249,9 +249,9 @@ class EvaluateCLI(CLI):
         if self.subcommand == "validate" and isinstance(self.model, Explainer):
             subject = self.model.explanandum
             check_classes(self.datamodule.class_names, subject)
-            self.model = Classifier(
-                subject, subject.num_classes, subject.multi_label, mean=[0.0] * 3, std=[1.0] * 3
-            )
+            count, many, plain = subject.num_classes, subject.multi_label, [0.0] * 3
+            self.model = Classifier(subject, count, multi_label=many, mean=plain, std=[1.0] * 3)
+            self.model.input_size = subject.input_size  # which the data take
 
     def refuse_untrained(self) -> None:
         """`validate` measures the classifier, whose explainer need not be trained."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from explainers.cli import CLI, EvaluateCLI, main
 from explainers.explanandum.classifier import Classifier
@@ -248,6 +249,18 @@ def test_validate_needs_no_method_and_names_the_expectation(tmp_path, capsys, ca
         assert main(EvaluateCLI, ["validate", *FILES, *few, "--out", str(tmp_path)]) == 0
     assert "val/f1" in capsys.readouterr().out
     assert "% measured, 95.0 % expected (" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*tensorboardX.*:UserWarning")
+def test_validate_takes_the_input_size_of_the_classifier(tmp_path, caplog):
+    for name in "abcdef":
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "val" / name / "black.png")
+    data = ["-c", "configs/data/imagefolder.yaml", "--data.init_args.root", str(tmp_path)]
+    words = ["-c", "configs/explananda/shapes.yaml", *data, "--data.init_args.num_workers", "0"]
+    with caplog.at_level(logging.INFO):
+        assert main(EvaluateCLI, ["validate", *words, "--out", str(tmp_path / "run")]) == 0
+    assert "image_size: 96 x 96, the input size of the classifier" in caplog.text
 
 
 def test_evaluate_refuses_other_files(tmp_path, capsys):

@@ -143,7 +143,8 @@ def test_the_commands_of_a_slurm_job_parse(path, tmp_path, monkeypatch):
     assert text.startswith("#!/bin/bash\n#SBATCH ")
     usage = re.search(rf"^# sbatch {path} (.*)$", text, re.MULTILINE)[1]
     script = re.search(r"^srun python ([^&]*)", text.replace("\\\n", ""), re.MULTILINE)[1]
-    given = {"NTASKS_PER_NODE": "2", "NNODES": "1", "ARRAY_TASK_ID": "3", "ARRAY_TASK_COUNT": "8"}
+    given = {"NTASKS_PER_NODE": "2", "NNODES": "1", "ARRAY_TASK_ID": "3"}
+    script = script.replace("$PARTS", "8").replace("$OUT", "runs/parts")
     script = script.replace('"$@"', usage)
     program, command, *flags = shlex.split(re.sub(r"\$SLURM_(\w+)", lambda m: given[m[1]], script))
     cli = TrainOnly if program == "train.py" else EvaluateOnly

@@ -12,6 +12,8 @@ from explainers.base import Explainer
 from explainers.evaluation.provenance import batch_size
 from explainers.metrics.accuracy import ClassifierAccuracy, sentence, wilson
 
+CERTAIN = 0.1  # widest interval of an accuracy that can be called as expected
+
 
 class CheckClassifier(Callback):
     """Says how accurate the classifier is on the labeled images that a run explains.
@@ -98,14 +100,15 @@ class CheckClassifier(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compares what `validate` measures with the explanandum's `expected_accuracy`.
 
-        An accuracy is as expected if the expected one lies in the 95 % interval of the measured.
+        An accuracy is as expected if the expected one lies in the 95 % interval of the measured,
+        unless few images make that interval wide. F1 has no such interval.
         """
         expected = getattr(getattr(pl_module, "network", None), "expected_accuracy", None)
         name = "f1" if getattr(pl_module, "multi_label", False) else "top1"
         measured = trainer.callback_metrics.get(f"val/{name}")
         if expected is None or measured is None:
             return
-        value, verdict = float(measured), ""
+        value, verdict, below = float(measured), "", False
         if name == "top1":
             images = _count(trainer.val_dataloaders, trainer.num_val_batches)
             low, high = wilson(round(value * images), images)
@@ -115,8 +118,11 @@ class CheckClassifier(Callback):
                 else "above it; these may be images of its training, or easier ones"
                 if low > expected
                 else "as expected"
+                if high - low < CERTAIN
+                else "not told apart from it, by so few images"
             )
-        rank_zero_info(
+            below = high < expected
+        (rank_zero_warn if below else rank_zero_info)(
             f"{name}: {100 * value:.1f} % measured, {100 * expected:.1f} % expected "
             f"({100 * (value - expected):+.1f} points){verdict}"
         )

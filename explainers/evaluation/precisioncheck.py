@@ -72,6 +72,7 @@ class PrecisionCheck:
         if not rows:
             return
         batch = take(batch, rows)
+        figures = {figure for metric in metrics for figure in metric.reports} - {"seconds"}
         with torch.autocast(batch["image"].device.type, enabled=False):
             explanandum = next(iter(methods.values())).explanandum
             inputs = batch_inputs(batch, explanandum, target)
@@ -79,16 +80,16 @@ class PrecisionCheck:
                 explainer.observe(batch)
                 exact = attempt(explainer, metrics, inputs)[0]
                 exact = {(rows[row], ids): values for (row, ids), values in exact.items()}
-                self._compare(name, exact, lower[name])
+                self._compare(name, exact, lower[name], figures)
         classes = {key for key in next(iter(lower.values())) if key[0] in rows}
         self.found["changed"] += len({row for row, _ in classes - exact.keys()})
         known += [names[row] for row in rows]
         write_atomically(self.path, json.dumps(self.found))
 
-    def _compare(self, method: str, exact: Values, lower: Values) -> None:
+    def _compare(self, method: str, exact: Values, lower: Values, figures: set[str]) -> None:
         largest: dict[str, list[Any]] = self.found["largest"]
         for key in exact.keys() & lower.keys():
-            for figure in (exact[key].keys() | lower[key].keys()) - {"seconds"}:
+            for figure in (exact[key].keys() | lower[key].keys()) & figures:
                 one, two = (values[key].get(figure, math.nan) for values in (exact, lower))
                 if math.isnan(one) != math.isnan(two):
                     self.found["missing"] += 1
@@ -98,13 +99,15 @@ class PrecisionCheck:
     def note(self) -> str | None:
         """Sentence for the page of the run; None if nothing was checked."""
         images, changed, missing = (self.found[key] for key in ("images", "changed", "missing"))
-        if not images:
+        if not images and not self.most:
             return None
         figures = ", ".join(
             f"{figure} {difference:.2g} ({method})" if difference else f"{figure} 0"
             for figure, (difference, method) in sorted(self.found["largest"].items())
         )
-        text = f"{self.precision} against float32 on {len(images)} images, largest differences of "
-        text += f"an image: {figures or 'no figure'}"
+        asked = "" if len(images) >= self.most else f" of {self.most} asked for"
+        asked += ", as others had their scores before or are not there" if asked else ""
+        text = f"{self.precision} against float32 on {len(images)} images{asked}, largest "
+        text += f"differences of an image: {figures or 'no figure'}"
         text += f"; another class is explained in {changed}" if changed else ""
         return text + (f"; {missing} values exist in one of both only" if missing else "")

@@ -1,9 +1,11 @@
 """Whether data and classifier mean the same classes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from explainers.explanandum.frozen import Explanandum
 
@@ -49,6 +51,21 @@ def check_classes(names: Sequence[str], explanandum: Explanandum) -> None:
             f"the data and the explanandum name their classes differently ({names[0]}, {own[0]}, "
             "...): they are taken to be in the same order"
         )
+
+
+def labels_of(batch: Mapping[str, Any]) -> Tensor:
+    """Targets (B, K) of a batch.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if "target" not in batch:
+        raise ValueError(
+            "a classifier is trained on labeled images, and measured on them, but these have no "
+            "labels: take data with a folder or a column of classes, and labelled: true"
+        )
+    targets: Tensor = batch["target"]
+    return targets
 
 
 def _comparable(names: Sequence[str]) -> dict[str, int]:

@@ -20,6 +20,7 @@ from torchmetrics.classification import (
 
 from explainers import optimizers
 from explainers.explanandum import build, contract, normalization, outputs, wrappers
+from explainers.explanandum.classes import labels_of
 from explainers.explanandum.cutouts import cut_outs
 from explainers.finite import StayFinite, check_weights
 from explainers.functional import seeds
@@ -163,7 +164,7 @@ class Classifier(LightningModule):
         Raises:
             ValueError: If cut-outs are used and the batch has no masks.
         """
-        images, targets = batch["image"], batch["target"]
+        images, targets = batch["image"], labels_of(batch)
         if self.cut_outs:
             if "mask" not in batch:
                 raise ValueError("cut_outs needs data with masks (VOC: image_sets Segmentation)")
@@ -185,7 +186,7 @@ class Classifier(LightningModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
-        logits, targets = self(batch["image"]), batch["target"]
+        targets, logits = labels_of(batch), self(batch["image"])
         collection = cast(MetricCollection, self.metrics[f"{stage}_"])
         collection.update(
             logits, targets.int() if self.multi_label else targets.int().argmax(dim=1)

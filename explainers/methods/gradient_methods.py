@@ -17,6 +17,8 @@ from explainers.explanandum.input_gradients import (
 from explainers.functional import fills
 from explainers.perturbation.adaptive import Budget, check_tolerance
 
+EARLIEST = 8  # samples before the first decision of SmoothGrad
+
 
 class GradientTimesInput(Explainer):
     """Gradient of the class's score times the difference of the image from a baseline.
@@ -119,7 +121,7 @@ class SmoothGrad(Explainer):
     ) -> None:
         super().__init__(explanandum, seed)
         _check(samples, batch_size, sigma)
-        check_tolerance(tolerance)
+        check_tolerance(tolerance, samples, EARLIEST)
         self.tolerance = tolerance
         self.samples, self.sigma, self.average, self.score = samples, sigma, average, score
         self.batch_size, self.is_signed = batch_size, average == "gradient_times_input"
@@ -132,7 +134,7 @@ class SmoothGrad(Explainer):
         """Maps (B, k, H, W) of several classes for each image, from the same forward passes."""
         span = images.amax(dim=(1, 2, 3), keepdim=True) - images.amin(dim=(1, 2, 3), keepdim=True)
         mean = self.explanandum.mean.to(images)
-        budget = Budget(self.samples, self.tolerance, len(images), first=8)
+        budget = Budget(self.samples, self.tolerance, len(images), EARLIEST)
         total = images.new_zeros(budget.parts, *classes.shape, *images.shape[1:])
         for noise in budget.samples(self._noise(images)):
             rows = budget.rows

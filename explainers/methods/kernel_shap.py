@@ -84,7 +84,7 @@ class KernelSHAP(Explainer):
         tolerance: float | None = None,
     ) -> None:
         super().__init__(explanandum, seed)
-        check_tolerance(tolerance)
+        check_tolerance(tolerance, samples)
         if samples < 2 or min(segments, batch_size) < 1 or compactness <= 0 or sigma < 0:
             raise ValueError(
                 "expected samples >= 2, segments and batch_size >= 1, compactness > 0 and "

@@ -69,7 +69,7 @@ class RISE(Explainer):
         tolerance: float | None = None,
     ) -> None:
         super().__init__(explanandum, seed)
-        check_tolerance(tolerance)
+        check_tolerance(tolerance, masks)
         rows, columns = [grid, grid] if isinstance(grid, int) else grid
         if min(masks, rows, columns, batch_size) < 1 or not 0.0 < probability < 1.0:
             raise ValueError(
@@ -116,10 +116,10 @@ class RISE(Explainer):
                         result += found[part].mT.to(masks) @ masks[part].flatten(1)
                 if budget.is_due:
                     halves = self._divided(sums[:, budget.rows], kept[:, budget.rows], 1)
-                    budget.settle(halves.unflatten(3, (height, width)))
+                    budget.settle(halves.view(*halves.shape[:3], height, width))
         expected = budget.counts(kept[0]) * self.probability
         maps = self._divided(sums.sum(dim=0), kept.sum(dim=0), expected)
-        return maps.unflatten(2, (height, width))
+        return maps.view(*classes.shape, height, width)
 
     def _divided(self, sums: Tensor, kept: Tensor, expected: Tensor | float) -> Tensor:
         """Sums p M over the sums of M, 0 where no mask keeps a pixel, or over the expected ones."""

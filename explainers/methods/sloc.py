@@ -120,7 +120,7 @@ class SLOC(Explainer):
         self.start = None if start is None else load_beside(explanandum, start)
 
     def _check(self) -> None:
-        check_tolerance(self.tolerance)
+        check_tolerance(self.tolerance, self.masks)
         if self.tolerance is not None and self.share:
             raise ValueError("share needs a fixed budget: set tolerance to null, or share to false")
         positive = [*self.sides, self.tuning_masks, self.runs, self.batch_size]

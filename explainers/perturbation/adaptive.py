@@ -10,16 +10,28 @@ from torch import Tensor
 FEWEST = 128  # samples before the first decision, of methods that draw masks
 
 
-def check_tolerance(tolerance: float | None) -> None:
-    """Checks that a tolerance is None, for a fixed budget, or a number in (0, 1).
+def check_tolerance(tolerance: float | None, total: int, first: int = FEWEST) -> None:
+    """Checks that a tolerance is None, for a fixed budget, or a number in (0, 1) that can be met.
+
+    Args:
+        tolerance: Standard error at which an image needs no more samples.
+        total: Number of samples that no image exceeds.
+        first: Number of samples before the first decision.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not, or the budget ends before it is judged.
     """
-    if tolerance is not None and not 0.0 < tolerance < 1.0:
+    if tolerance is None:
+        return
+    if not (isinstance(tolerance, int | float) and 0.0 < tolerance < 1.0):
         raise ValueError(
             "tolerance must be in (0, 1), such as 0.2, or null for the full budget, "
-            f"got {tolerance}"
+            f"got {tolerance!r}"
+        )
+    if total <= first:
+        raise ValueError(
+            f"tolerance is first judged after {first} samples, and the budget is {total}: take a "
+            "larger one, or tolerance null"
         )
 
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from explainers.explanandum.classes import check_classes
+from explainers.explanandum.classes import check_classes, labels_of
 from tests import planted
 
 
@@ -40,3 +40,9 @@ def test_other_names_are_said(caplog):
     with caplog.at_level(logging.INFO):
         check_classes(["n01", "n02", "n03", "n04"], planted.explanandum())
     assert "taken to be in the same order" in caplog.text
+
+
+def test_a_batch_without_labels_is_refused():
+    assert labels_of({"target": "these"}) == "these"
+    with pytest.raises(ValueError, match="these have no labels: take data with a folder or a col"):
+        labels_of({"image": "this"})

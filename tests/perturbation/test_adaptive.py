@@ -42,10 +42,17 @@ def test_checkpoints_double_up_to_the_whole_budget():
     assert checkpoints(5, first=8) == [5]
 
 
-@pytest.mark.parametrize("tolerance", [0.0, 1.0, -0.1, math.nan])
+def test_a_budget_that_ends_before_it_is_judged_is_refused():
+    check_tolerance(0.3, 129)
+    check_tolerance(None, 1)
+    with pytest.raises(ValueError, match="first judged after 8 samples, and the budget is 8: take"):
+        check_tolerance(0.3, 8, first=8)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1.0, -0.1, math.nan, "0.3"])
 def test_a_tolerance_out_of_range_is_refused(tolerance):
     with pytest.raises(ValueError, match=r"tolerance must be in \(0, 1\), such as 0.2, or null"):
-        check_tolerance(tolerance)
+        check_tolerance(tolerance, 1000)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 20])
