@@ -22,8 +22,8 @@ class RISE(Explainer):
     and never stored.
 
     N probability is the sum of the masks at a pixel that is expected. With the sum that they have,
-    `divisor` "counted", a map no longer shows how often the masks happened to keep a pixel. It
-    ranks pixels better from the same passes where most of the masked images keep the class.
+    `divisor` "counted", a map no longer shows how often the masks happened to keep a pixel. Its
+    ranking is certain after fewer masks where most of the masked images keep the class.
 
     Source: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models",
     BMVC 2018, eq. 6. The paper uses 4000 masks for VGG16 and 8000 for ResNet50.
