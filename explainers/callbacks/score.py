@@ -71,8 +71,7 @@ class Score(Callback):
         one_by_one: Whether to explain and score images one at a time. The results then do not
             depend on interruptions, the batch size and the number of processes, not even in the
             last bits, in which most classifiers' outputs depend on the size of the batch. None does
-            so on the CPU. That can take twice as long with a small classifier, and a sixth to a
-            third longer with a large one: False is faster where the last bits do not matter.
+            so on the CPU, where it can take twice as long with a small classifier.
         errors: Whether an image for which a method raises an error only lacks its values, "skip",
             or the run ends, "raise". The errors are kept in scores.csv and errors.csv. A later run
             in the folder tries such images again.

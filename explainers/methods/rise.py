@@ -107,8 +107,9 @@ class RISE(Explainer):
         with viewer.bar:
             for masks in budget.samples(batches):
                 wide, parts = masks.repeat_interleave(viewer.repeat, dim=2), budget.slices()
-                for result, part in zip(kept, parts, strict=True):
-                    result[budget.rows] += masks[part].flatten(1).sum(dim=0)
+                if self.divisor == "counted":
+                    for result, part in zip(kept, parts, strict=True):
+                        result[budget.rows] += masks[part].flatten(1).sum(dim=0)
                 for row in budget.rows:
                     fill = hidden[row] if isinstance(hidden, Tensor) else hidden
                     found = viewer.masked(shown[row], fill, wide)[:, classes[row]]  # (n, k)
