@@ -9,6 +9,7 @@ from explainers.explanandum import Explanandum
 from explainers.functional import content, masking
 from explainers.functional.fills import FillChoice
 from explainers.metrics.base import PerImageMetric
+from explainers.metrics.lpips import LPIPS
 from explainers.options import check_choices
 
 SMALLEST = 176  # MS-SSIM averages windows of 11 pixels over five scales
@@ -31,7 +32,7 @@ class FilledObjects(PerImageMetric):
     birds. Section 4.1 compares the two ways of removal, by pictures.
 
     Differences from the paper:
-        - LPIPS between the filled and the real image is not computed.
+        - LPIPS is of version 0.1. The published values, above 2, are on another scale.
         - MS-SSIM is that of torchmetrics, with its default windows and weights.
 
     Range: [0, 1].
@@ -49,10 +50,13 @@ class FilledObjects(PerImageMetric):
         ms_ssim: Whether to add a column `MS-SSIM/<fill>` for each fill: the multi-scale structural
             similarity of the filled and the real image, in [0, 1]. Lower is better: the object no
             longer shows. It needs images of at least 176 pixels along each side.
+        lpips: File with the ImageNet weights of AlexNet, SqueezeNet 1.1 or VGG16, see
+            `lpips.LPIPS`, to add a column `LPIPS/<fill>` for each fill: the learned perceptual
+            distance of the filled and the real image. Higher is better, as in the paper.
 
     Raises:
-        ValueError: If a fill is unknown, there is none, or one is named twice, or if the images are
-            too small for MS-SSIM.
+        ValueError: If a fill is unknown, there is none, or one is named twice, if the images are
+            too small for MS-SSIM, or if the file of `lpips` holds another network.
     """
 
     needs = ("images", "targets", "mask", "logits", "explanandum")
@@ -65,6 +69,7 @@ class FilledObjects(PerImageMetric):
         seed: int = 0,
         removed: Literal["object", "background"] = "object",
         ms_ssim: bool = False,
+        lpips: str | None = None,
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
@@ -74,11 +79,15 @@ class FilledObjects(PerImageMetric):
         self.fills, self.sigma, self.seed = chosen, sigma, seed
         self.removed, self.ms_ssim, prefix = removed, ms_ssim, PREFIXES[removed]
         self.hits = tuple(f"{prefix}/{name}" for name in ("clean", *chosen))
+        self.perceptual = (
+            [] if lpips is None else [LPIPS(lpips)]
+        )  # in a list, so that it is no part
         self.names = self.hits + tuple(f"MS-SSIM/{name}" for name in chosen if ms_ssim)
+        self.names += tuple(f"LPIPS/{name}" for name in chosen if lpips is not None)
 
     def direction(self, figure: str) -> bool:
-        """Whether a higher value of `figure` is better: only if its images show the object."""
-        return self.removed == "background" and figure in self.hits
+        """Whether a higher value is better: of a distance, and if the images show the object."""
+        return figure.startswith("LPIPS/") or (self.removed == "background" and figure in self.hits)
 
     def score(
         self,
@@ -91,7 +100,7 @@ class FilledObjects(PerImageMetric):
         """Values (B,) of each fill for images (B, 3, H, W) and object masks (B, H, W)."""
         objects = mask.bool()
         kept = (objects if self.removed == "background" else ~objects).to(images)
-        hits, alike = [_hits(logits, targets)], []
+        hits, alike, apart = [_hits(logits, targets)], [], []
         for name in self.fills:
             fill = explanandum.fill(name, self.seed, self.sigma)
             filled = content.pixels(content.behind(fill, images), images, kept)
@@ -99,10 +108,11 @@ class FilledObjects(PerImageMetric):
             hits.append(_hits(explanandum(shown), targets))
             if self.ms_ssim:
                 alike.append(ms_ssim(shown, images))
+            apart += [network.to(images.device)(shown, images) for network in self.perceptual]
         empty = ~objects.cpu().flatten(1).any(dim=1)
         return {
             name: values.masked_fill(empty, torch.nan)
-            for name, values in zip(self.names, hits + alike, strict=True)
+            for name, values in zip(self.names, hits + alike + apart, strict=True)
         }
 
 

@@ -1,7 +1,12 @@
 """What is left of an object that is filled in: the classifier is planted, the truth known."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision
+from torch import nn
+from torchmetrics.functional.image import lpips
 
 from explainers.metrics.filled import FilledObjects, ms_ssim
 from tests import planted
@@ -66,6 +71,45 @@ def test_ms_ssim_of_constant_images_by_hand():
     assert ms_ssim(one, other).item() == pytest.approx(expected, rel=1e-6)
     with pytest.raises(ValueError, match="at least 176 pixels"):
         ms_ssim(one[..., :175], other[..., :175])
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"), [("squeeze", "squeezenet1_1"), ("alex", "alexnet")]
+)
+def test_perceptual_distance_with_weights_from_a_file(tmp_path, kind, architecture):
+    """The layers, heads and scaling again, from the whole network and the file of the heads."""
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(architecture, weights=None).eval()
+    path = str(tmp_path / "weights.pth")
+    torch.save(network.state_dict(), path)
+    images = torch.rand(2, 3, 64, 64)
+    targets, mask = torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 64, 64, dtype=torch.bool)
+    metric = FilledObjects(["black"], lpips=path)
+    assert metric.direction("LPIPS/black")
+    found = measured(images, targets, mask, fills=["black"], lpips=path)["LPIPS/black"]
+    heads = torch.load(Path(lpips.__file__).parent / "lpips_models" / f"{kind}.pth", "cpu")
+    ends = {"squeeze": [1, 4, 7, 9, 10, 11, 12], "alex": [1, 4, 7, 9, 11]}[kind]
+    shift, scale = torch.tensor([[-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]])[..., None, None]
+    layers = [2 * torch.cat([images, torch.zeros_like(images)]) - 1]
+    layers[0] = (layers[0] - shift) / scale
+    expected = torch.zeros(2, dtype=torch.float64)
+    for number, layer in enumerate(network.features):
+        layers.append(layer(layers[-1]))
+        if number in ends:
+            one, other = nn.functional.normalize(layers[-1], dim=1).split(2)
+            weights = heads[f"lin{ends.index(number)}.model.1.weight"]
+            expected += ((one - other) ** 2 * weights[0]).sum(dim=1).mean(dim=(1, 2)).detach()
+    assert found == pytest.approx(expected.tolist(), rel=1e-4)
+    assert measured(torch.zeros(2, 3, 64, 64), targets, mask, fills=["black"], lpips=path)[
+        "LPIPS/black"
+    ] == [0, 0]
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = str(tmp_path / "weights.pth")
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    with pytest.raises(ValueError, match="does not hold the weights of AlexNet, SqueezeNet"):
+        FilledObjects(["black"], lpips=path)
 
 
 @pytest.mark.parametrize("fills", [[], ["mean", "mean"], ["nothing"]])
