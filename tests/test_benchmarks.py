@@ -4,14 +4,15 @@ import csv
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
-from benchmarks import cost_rows, costs, ra_nem_sweep, split_photos
+from benchmarks import agreement, cost_rows, costs, ra_nem_sweep, split_photos
 from benchmarks.variants import EvidenceWithOmega, RaNEMWithAreas, Saved
-from explainers import Explanandum
+from explainers import Explanandum, mapstore
 from explainers.methods.evidence_nem import EvidenceNEM
 from tests import planted
 
@@ -145,3 +146,19 @@ def test_the_floor_of_passes_by_hand():
     for run in floor.contenders().values():
         run()
     assert floor.explanandum.channels_last
+
+
+def test_agreement_of_kept_maps_by_hand(tmp_path, monkeypatch, capsys):
+    rising = np.arange(6, dtype=np.float32).reshape(2, 3)
+    photo = mapstore.photo(np.zeros((2, 3, 3), np.uint8))
+    for index, own in enumerate((rising, -rising, rising**3)):
+        maps = {("teacher", "0"): rising, ("pupil", "0"): own, ("pupil", "1"): rising}
+        facts = {"size": [2, 3], "target": {"0": "a", "1": "b"}}
+        mapstore.write(tmp_path, mapstore.Entry(index, f"{index}.png", photo, facts, maps, {}))
+    mapstore.describe(tmp_path, {"methods": ["teacher", "pupil"]})
+    assert agreement.correlations(tmp_path, "teacher") == {"pupil": {0: [1], 1: [-1], 2: [1]}}
+    monkeypatch.setattr(sys, "argv", ["agreement.py", str(tmp_path), "teacher"])
+    agreement.main()
+    assert "0.333" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="kept no maps of 'other'"):
+        agreement.correlations(tmp_path, "other")
