@@ -1,6 +1,7 @@
 """The Score callback: all methods on the same batches, by the same metrics, in one table."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +16,12 @@ from explainers.callbacks.judge import data_title
 from explainers.callbacks.progress import show
 from explainers.evaluation import published as papers
 from explainers.evaluation import report
-from explainers.evaluation.attempts import attempt, autocast, strictly, unread
+from explainers.evaluation.attempts import FirstFailures, attempt, autocast, strictly, unread
 from explainers.evaluation.dataimages import DataImages
 from explainers.evaluation.keeping import Keep, Keeper
 from explainers.evaluation.measure import batch_inputs, check_columns, default_metrics, usable
 from explainers.evaluation.panels import Panels
-from explainers.evaluation.precisioncheck import PrecisionCheck
+from explainers.evaluation.precisioncheck import PrecisionCheck, precision_name
 from explainers.evaluation.provenance import describe_run, explanandum_name, versions
 from explainers.evaluation.rows import build_rows, check_names
 from explainers.evaluation.sanity import sanity_rows
@@ -77,8 +78,10 @@ class Score(Callback):
             in the folder tries such images again.
         published: Tables of a paper whose figures are written beside those of the run, such as
             "configs/papers/sloc/published.yaml#table_14".
-        check_precision: Number of images that a mixed precision scores once more in float32. The
-            table's notes say how far their figures differ.
+        check_precision: Number of images that a mixed precision or a folded classifier scores once
+            more in float32, exactly. The table's notes say how far their figures differ.
+        folded: Whether convolutions do the work of the classifier's batch norms, which is faster,
+            see `folding.Folding`. `check_precision` is then at least 8.
 
     Raises:
         ValueError: If a name occurs twice, a number is out of range, or two metrics have the same
@@ -103,13 +106,13 @@ class Score(Callback):
         published: str | None = None,
         panels_kept: float | None = None,
         check_precision: int = 0,
+        folded: bool = False,
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
-        if bootstrap < 1 or panels < 0:
-            raise ValueError(f"bootstrap must be >= 1, panels >= 0, got {bootstrap} and {panels}")
-        if check_precision < 0:
-            raise ValueError(f"check_precision must be a number of images, got {check_precision}")
+        if min(bootstrap - 1, panels, check_precision) < 0:
+            given = f"got {bootstrap}, {panels} and {check_precision}"
+            raise ValueError(f"bootstrap must be >= 1, panels and check_precision >= 0, {given}")
         self.methods, self.checkpoints = dict(methods or {}), dict(checkpoints or {})
         check_names([*self.checkpoints, *self.methods, *([name] if name else ())], sanity)
         self.metrics = default_metrics() if metrics is None else list(metrics)
@@ -117,10 +120,12 @@ class Score(Callback):
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
         self.interval, self.keep, self.panels_kept = interval, keep, panels_kept
-        self.one_by_one, self.errors, self.check_precision = one_by_one, errors, check_precision
+        self.one_by_one, self.errors, self.folded = one_by_one, errors, folded
+        self.check_precision = max(check_precision, 8) if folded else check_precision
         self.published = papers.read(published) if published else []
         self._file: ScoreFile | None = None
-        self._failing: set[str] = set()
+        self._closing = ExitStack()
+        self._failures = FirstFailures()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Builds all methods. If none of them was trained, all images of a folder are tested."""
@@ -149,15 +154,15 @@ class Score(Callback):
         with torch.inference_mode(False):  # weights must stay differentiable
             for explainer in self._explainers.values():
                 explainer.to(pl_module.device).eval()
-        on_cpu = pl_module.device.type == "cpu"
-        self._alone = on_cpu if self.one_by_one is None else self.one_by_one
+        alone = self.one_by_one
+        self._alone = pl_module.device.type == "cpu" if alone is None else alone
         folder = trainer.log_dir if trainer.loggers else None
         self._folder = Path(self.output_dir or folder or "runs/score")
 
     def _begin(self, trainer: Trainer, batch: dict[str, Any]) -> ScoreFile:
         """Opens the file. The first batch decides which methods and metrics the data can serve."""
-        if missing := [key for key in ("image", "name", "index") if key not in batch]:
-            raise ValueError(f"the test batches lack {missing}; got {sorted(batch)}")
+        if missing := {"image", "name", "index"} - batch.keys():
+            raise ValueError(f"the test batches lack {sorted(missing)}; got {sorted(batch)}")
         if "mask" not in batch:
             self._explainers = {n: e for n, e in self._explainers.items() if not e.needs_masks}
         self._used = usable(self.metrics, batch)
@@ -167,21 +172,22 @@ class Score(Callback):
             "target": self.target,
             **describe_run(self._explainers, self._used),
             "data": {**self._data.settings, "image_size": list(self._size)},
-            "precision": trainer.precision,
+            "precision": precision_name(trainer, self.folded),
         }
         self._data.check_stored(self._explainers)
-        shown = (self.panels, self._explainers, self.panels_kept)
-        self._panels = Panels(self._folder / "panels.png", *shown)
+        sheet = self._folder / "panels.png"
+        self._panels = Panels(sheet, self.panels, self._explainers, self.panels_kept)
         process, first = (trainer.global_rank, trainer.world_size), trainer.is_global_zero
         self._file = file = ScoreFile(self._folder, settings, *process)
-        checked = (self.check_precision, bool(file.done))
-        self._precision = PrecisionCheck(self._folder, trainer, *checked)
+        self._closing.callback(file.close)
+        folding = self._explanandum() if self.folded else None
+        checked = (trainer, self.check_precision, bool(file.done), folding)
+        self._precision = PrecisionCheck(self._folder, *checked)
+        self._closing.callback(self._precision.close)
         self._data.check(file.identities, printable, self._folder)
         self._keeper = Keeper(self._folder, self.keep, self._explainers, settings, first)
         if file.done:
-            rank_zero_info(
-                f"resuming: {len(file.done)} images are already scored in {self._folder}"
-            )
+            rank_zero_info(f"resuming: {len(file.done)} images have scores in {self._folder}")
             if lacking := self._keeper.lacking(file.done):
                 rank_zero_warn(lacking)
         return file
@@ -225,7 +231,7 @@ class Score(Callback):
                 for (row, ids), v in found[name].items()
             ]
             for row, error in failed.items():
-                self._tell(name, batch["name"][row], error)
+                self._failures.tell(name, batch["name"][row], error)
         self._precision.add(self._explainers, self._used, batch, self.target, found)
         ids = [self._data.identity(index) for index in batch["index"].tolist()]
         for record in records:
@@ -237,15 +243,6 @@ class Score(Callback):
         file.append(sorted(records, key=lambda record: record["row"]))
         if trainer.is_global_zero:
             self._panels.add(trainer, batch["image"], maps, inputs)
-
-    def _tell(self, method: str, image: str, error: str) -> None:
-        """Says the first error of each method; all are in the scores."""
-        if method not in self._failing:
-            self._failing.add(method)
-            rank_zero_warn(
-                f"{method} failed for {printable(image)}: {error}. The run goes on without this "
-                "value (--score.errors raise stops it)"
-            )
 
     def _explanandum(self) -> Explanandum:
         return next(iter(self._explainers.values())).explanandum
@@ -272,7 +269,7 @@ class Score(Callback):
             "classifier": checks[0] if checks else None,
             "data": data_title(trainer),
             "target": self.target,
-            "precision": trainer.precision,
+            "precision": self._precision.precision,
             "precision_check": self._precision.note(),
             **summarize(rows, self._used, methods, self.bootstrap, self.interval),
             "masks": [name for name, each in self._explainers.items() if each.is_mask],
@@ -295,6 +292,5 @@ class Score(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lets other runs write the folder."""
-        if self._file is not None:
-            self._file.close()
+        self._closing.close()
         self._file = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from explainers.base import Explainer
 from explainers.evaluation.measure import Values, expected_rows, score_batch
+from explainers.evaluation.scorefile import printable
 from explainers.evaluation.targets import class_ids, take
 from explainers.metrics.base import PerImageMetric
 
@@ -99,3 +100,19 @@ def told(error: Exception) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
+
+
+class FirstFailures:
+    """Warns of the first error of each method. All of them are in the scores."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def tell(self, method: str, image: str, error: str) -> None:
+        """Says that a method failed for an image, unless it is known to have failed for another."""
+        if method not in self._known:
+            self._known.add(method)
+            rank_zero_warn(
+                f"{method} failed for {printable(image)}: {error}. The run goes on without this "
+                "value (--score.errors raise stops it)"
+            )

@@ -1,8 +1,9 @@
-"""How far the scores of a lower precision are from those in float32."""
+"""How far the scores of a lower precision, or of a folded classifier, are from exact ones."""
 
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,22 @@ from explainers.evaluation.attempts import attempt
 from explainers.evaluation.measure import Values, batch_inputs
 from explainers.evaluation.runfolder import write_atomically
 from explainers.evaluation.targets import TargetChoice, take
+from explainers.explanandum import Explanandum
+from explainers.explanandum.folding import Folding
 from explainers.metrics.base import PerImageMetric
 
 FILE = "precision.json"
 
 
+def precision_name(trainer: Trainer, folded: bool) -> str:
+    """How the scores of a run are computed, such as "bf16-mixed" or "32-true, folded"."""
+    return f"{trainer.precision}, folded" if folded else str(trainer.precision)
+
+
 class PrecisionCheck:
     """Scores the first images once more in float32, and keeps the largest difference of a figure.
+
+    A folded classifier, see `folding.Folding`, is itself again for these images.
 
     The differences are kept in `precision.json`, so that a resumed run keeps them. Of several
     processes, the first one checks images of its own.
@@ -31,19 +41,33 @@ class PrecisionCheck:
         trainer: Trainer of the run, whose precision is checked.
         images: Number of images to check. 0 checks none.
         resumed: Whether the run has rows already, so that the file in the folder is its own.
+        folding: Classifier to fold until `close`, or None.
 
     Raises:
-        ValueError: If images are to be checked and the precision is not a mixed one, of which
-            alone float32 is a part.
+        ValueError: If images are to be checked, nothing is folded, and the precision is not a mixed
+            one, of which alone float32 is a part; or if nothing can be folded.
     """
 
-    def __init__(self, folder: Path, trainer: Trainer, images: int, resumed: bool) -> None:
-        if images and not isinstance(trainer.precision_plugin, MixedPrecision):
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        images: int,
+        resumed: bool,
+        folding: Explanandum | None = None,
+    ) -> None:
+        if images and folding is None and not isinstance(trainer.precision_plugin, MixedPrecision):
             raise ValueError(
                 "check_precision compares a mixed precision with float32, but the precision is "
                 f"{trainer.precision}: give --trainer.precision bf16-mixed, or no check_precision"
             )
-        self.path, self.precision = folder / FILE, str(trainer.precision)
+        self._folding = None if folding is None else Folding(folding)
+        if self._folding and not self._folding.apply():
+            raise ValueError(
+                "folded: this classifier has no batch norms that the convolutions before them can "
+                "compute; leave it out"
+            )
+        self.path, self.precision = folder / FILE, precision_name(trainer, folding is not None)
         self.most = images if trainer.is_global_zero else 0
         self.found: dict[str, Any] = {"images": [], "changed": 0, "missing": 0, "largest": {}}
         if self.most and resumed and self.path.exists():
@@ -73,7 +97,10 @@ class PrecisionCheck:
             return
         batch = take(batch, rows)
         figures = {figure for metric in metrics for figure in metric.reports} - {"seconds"}
-        with torch.autocast(batch["image"].device.type, enabled=False):
+        with (
+            torch.autocast(batch["image"].device.type, enabled=False),
+            self._folding.undone() if self._folding else nullcontext(),
+        ):
             explanandum = next(iter(methods.values())).explanandum
             inputs = batch_inputs(batch, explanandum, target)
             for name, explainer in methods.items():
@@ -95,6 +122,11 @@ class PrecisionCheck:
                     self.found["missing"] += 1
                 elif abs(one - two) > largest.get(figure, [-1.0])[0]:
                     largest[figure] = [abs(one - two), method]
+
+    def close(self) -> None:
+        """Gives a folded classifier its own network again."""
+        if self._folding:
+            self._folding.undo()
 
     def note(self) -> str | None:
         """Sentence for the page of the run; None if nothing was checked."""

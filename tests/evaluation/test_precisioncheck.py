@@ -3,7 +3,10 @@
 import json
 
 import pytest
+import torch
+from torch import nn
 
+from explainers import Explanandum
 from explainers.callbacks.score import Score
 from explainers.evaluation.scorefile import read
 from tests import planted
@@ -12,12 +15,27 @@ from tests.support import Scenes, Truth, trainer
 LOW = {"precision": "bf16-mixed"}
 
 
-def run(folder, changes=LOW, **arguments):
+class Normed(nn.Module):
+    """The planted classifier, behind a convolution and a batch norm that change little."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)
+        self.first.weight.data = torch.eye(3)[..., None, None] + 0.1
+        self.norm.running_var.fill_(1.3)
+        self.rest = planted.PlantedCNN()
+
+    def forward(self, images):
+        return self.rest(self.norm(self.first(images)))
+
+
+def run(folder, changes=LOW, subject=None, **arguments):
     score = Score(
         name="truth", output_dir=str(folder), target="label", bootstrap=5, panels=0, keep="nothing",
         sanity=False, **arguments,
     )  # fmt: skip
-    trainer(folder, score, **changes).test(Truth(planted.explanandum()), Scenes(), verbose=False)
+    subject = subject or planted.explanandum()
+    trainer(folder, score, **changes).test(Truth(subject), Scenes(), verbose=False)
     return read(folder / "scores.csv")
 
 
@@ -65,5 +83,30 @@ def test_a_resumed_run_keeps_what_it_has_checked(tmp_path):
 def test_only_a_mixed_precision_can_be_checked(tmp_path):
     with pytest.raises(ValueError, match=r"precision is 32-true: give --trainer.precision bf16-mi"):
         run(tmp_path, {}, check_precision=2)
-    with pytest.raises(ValueError, match="check_precision must be a number of images, got -1"):
+    with pytest.raises(ValueError, match="panels and check_precision >= 0, got 1000, 8 and -1"):
         Score(check_precision=-1)
+
+
+def test_a_folded_classifier_is_told_and_exact_where_it_is_checked(tmp_path):
+    own = Explanandum(Normed(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 32])
+    before = {name: values.clone() for name, values in own.state_dict().items()}
+    run(tmp_path / "folded", {}, folded=True, subject=own)
+    assert all(torch.equal(values, before[name]) for name, values in own.state_dict().items())
+    exact = run(tmp_path / "exact", {}, subject=own)
+    found = told(tmp_path / "folded")
+    assert len(found["images"]) == len(exact)
+    ours = read(tmp_path / "folded" / "scores.csv")
+    for name, (value, _) in found["largest"].items():
+        pairs = zip(ours, exact, strict=True)
+        gaps = [abs(float(one[name]) - float(other[name])) for one, other in pairs]
+        assert value == pytest.approx(max(gaps))
+        assert value < 1e-4
+    assert "32-true, folded against float32" in (tmp_path / "folded" / "table.md").read_text()
+    settings = [
+        json.loads((tmp_path / n / "settings.json").read_text()) for n in ("folded", "exact")
+    ]
+    assert settings[0].pop("precision") == "32-true, folded"
+    assert settings[1].pop("precision") == "32-true"
+    assert settings[0] == settings[1]  # the weights of the classifier are its own
+    with pytest.raises(ValueError, match="has no batch norms that the convolutions"):
+        run(tmp_path / "none", {}, folded=True)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from explainers import Explanandum
-from explainers.explanandum.folding import folded
+from explainers.explanandum.folding import Folding, folded
 from explainers.explanandum.gradients import stage_evidence
 
 
@@ -80,3 +80,29 @@ def test_what_cannot_be_folded_stays_as_it_is():
     assert folded(used_twice) is used_twice
     plain = explanandum(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     assert folded(plain) is plain
+
+
+def test_a_network_folds_in_place_and_is_itself_again():
+    torch.manual_seed(0)
+    own = explanandum(Convolutions())
+    before = {name: values.clone() for name, values in own.state_dict().items()}
+    images = torch.rand(2, 3, 32, 32)
+    exact, parts, layout = own(images), dict(own.named_modules()), own.channels_last
+    folding = Folding(own)
+    with torch.inference_mode():
+        assert folding.apply()
+    assert own.model.norm is not parts["model.norm"]
+    assert own.channels_last
+    torch.testing.assert_close(own(images), exact, rtol=1e-4, atol=1e-4 * exact.abs().max().item())
+    own(images.requires_grad_()).sum().backward()  # no weight is an inference tensor
+    with folding.undone():
+        assert torch.equal(own(images), exact)
+    assert own.model.norm is not parts["model.norm"]
+    with torch.inference_mode():
+        folding.undo()
+    assert dict(own.named_modules()) == parts
+    assert own.channels_last == layout
+    after = own.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(values, after[name]) for name, values in before.items())
+    assert not any(values.is_inference() for values in after.values())

@@ -83,3 +83,23 @@ def test_cells_of_sizes_that_do_not_divide():
 def test_wrong_numbers_are_refused():
     with pytest.raises(ValueError, match="got 0 and 16"):
         SingleDeletion(grid=0)
+
+
+def test_the_costs_of_an_image_are_measured_once_for_all_methods(explanandum):
+    images, targets = torch.ones(1, 3, 4, 6), torch.tensor([[False, True]])
+    metric = SingleDeletion(grid=2, fill="black")
+    right = spread(3, 0, 1, 2)
+
+    def shown(images, maps):
+        """The value, and the number of images that the classifier sees."""
+        counts = []
+        seen = explanandum.model.register_forward_pre_hook(lambda _, x: counts.append(len(x[0])))
+        found = metric.measure(images=images, maps=maps, targets=targets, explanandum=explanandum)
+        seen.remove()
+        return found["SingleDeletion"].item(), sum(counts)
+
+    assert shown(images, right) == (pytest.approx(1), 1 + 5)
+    assert shown(images, -right) == (pytest.approx(-1), 1)
+    assert shown(0.5 * images, right) == (pytest.approx(1), 1 + 5)
+    explanandum.model.register_forward_hook(lambda _, x, logits: -logits)  # another classifier
+    assert shown(0.5 * images, right) == (pytest.approx(-1), 1 + 5)
