@@ -92,8 +92,9 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
         The counts of forward and backward passes, in a list that is updated in place.
     """
     counts = [0, 0]
-    leaves = [m for m in model.modules() if any(True for _ in m.parameters(False))]
-    first = leaves[0] if leaves else model
+    # A transformer has parameters of its own, beside its parts, of which a look runs some alone.
+    weighted = [m for m in model.modules() if any(True for _ in m.parameters(False))]
+    first = next((m for m in weighted if not any(True for _ in m.children())), model)
 
     def count(size: int, which: int) -> None:
         counts[which] += size

@@ -145,3 +145,13 @@ def test_a_classifier_without_parameters_counts_too():
     with taps.counted(network) as counts:
         network(images).sum().backward()
     assert counts == [1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:.*random weights", "ignore:.*normalization")
+def test_a_look_at_the_features_of_a_transformer_is_a_pass():
+    subject = Explanandum("vit_tiny_patch16_224", num_classes=3, model_args={"img_size": 32})
+    assert subject.sources.names == []  # found by trial passes, once
+    with taps.counted(subject.model) as counts:
+        subject.features(torch.rand(2, 3, 32, 32))
+        subject(torch.rand(3, 3, 32, 32))
+    assert counts == [5, 0]
