@@ -48,7 +48,8 @@ def run_folder(command: str, config: Mapping[str, Any], checkpoint: str | None) 
     kind = data_name(_dict(config, "data"))
     if command == "fit":
         return f"{ROOT}/{subject(config)}-{kind}"
-    base = str(Path(checkpoint).parent) if checkpoint else f"{ROOT}/{subject(config)}"
+    own = subject(config, method=command != "validate")  # which measures the classifier alone
+    base = str(Path(checkpoint).parent) if checkpoint else f"{ROOT}/{own}"
     return f"{base}/{command}-{kind}"
 
 
@@ -59,8 +60,13 @@ def below_fit(folder: str, command: str, config: Mapping[str, Any]) -> str:
     return f"{folder}/{command}-{data_name(_dict(config, 'data'))}"
 
 
-def subject(config: Mapping[str, Any]) -> str:
-    """Method and classifier, such as "ra_nem-resnet50", or "classifier-resnet50" of a training."""
+def subject(config: Mapping[str, Any], method: bool = True) -> str:
+    """Method and classifier, such as "ra_nem-resnet50", or "classifier-resnet50" of a training.
+
+    Args:
+        config: The whole configuration, as plain data.
+        method: Whether to name the method. A model without a classifier is named in any case.
+    """
     model = _dict(config, "model")
     arguments = _dict(model, "init_args")
     name = method_name(str(model.get("class_path", "model")))
@@ -68,8 +74,8 @@ def subject(config: Mapping[str, Any]) -> str:
         name = f"compare_{name}"
     classifier = _dict(_dict(arguments, "explanandum"), "init_args") or arguments
     given = [classifier.get("model"), classifier.get("weights")]
-    parts = [name, *(word(str(value)) for value in given if isinstance(value, str))]
-    return "-".join(part for part in parts if part)
+    parts = [part for part in (word(value) for value in given if isinstance(value, str)) if part]
+    return "-".join([name, *parts] if method or not parts else parts)
 
 
 def data_name(data: Mapping[str, Any]) -> str:

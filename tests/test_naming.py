@@ -43,6 +43,7 @@ def test_a_run_is_named_after_its_method_classifier_and_data():
     assert run_folder("fit", config, None) == "runs/rise-resnet50-image_folder-my_photos"
     assert run_folder("test", config, None) == "runs/rise-resnet50/test-image_folder-my_photos"
     assert run_folder("predict", config, "a/b/last.ckpt") == "a/b/predict-image_folder-my_photos"
+    assert run_folder("validate", config, None) == "runs/resnet50/validate-image_folder-my_photos"
     assert run_folder("test", {"data": data("datamodules.shapes.Shapes")}, "last.ckpt") == (
         "./test-shapes"
     )
