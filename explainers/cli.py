@@ -60,8 +60,7 @@ class CLI(LightningCLI):
     checkpoint: dict[str, Any] | None = None  # read once, for its configuration and its weights
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
-        program, *given = sys.argv
-        words = given if args is None else list(args)
+        program, words = Path(sys.argv[0]).name, sys.argv[1:] if args is None else list(args)
         self.trains, self.validates = words[:1] == ["fit"], words[:1] == ["validate"]
         paths, flags = configfiles.split(words[1:])
         packages, flags = configfiles.taken(flags, "trust")
@@ -82,7 +81,7 @@ class CLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 load_from_checkpoint_support=False,  # our modules write their own plain arguments
-                parser_kwargs=helptexts.parser_options(Path(program).name, tuple(self.commands)),
+                parser_kwargs=helptexts.parser_options(program, tuple(self.commands)),
                 args=[*words[:1], *flags],
             )
 
@@ -131,6 +130,7 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(args)
             return
         command, *flags = args
+        helptexts.check_groups(flags, command, {n: user for n, (_, user) in self.groups.items()})
         merged = configfiles.merge(self.base_config(flags), self.files)
         merged = configfiles.settle(merged, flags, command)
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,25 @@ def hide(parser: ArgumentParser, group: str) -> None:
     for titled in parser._action_groups:
         if all(each.help == argparse.SUPPRESS for each in titled._group_actions):
             titled.title = titled.description = None
+
+
+def check_groups(flags: Sequence[str], command: str, groups: Mapping[str, str]) -> None:
+    """Refuses options that another command has, which would change nothing.
+
+    Files may have them, because a file may serve several commands.
+
+    Args:
+        flags: Words of the command line.
+        command: The command.
+        groups: The only command that uses each group of options.
+
+    Raises:
+        ValueError: If there is such an option.
+    """
+    for word in flags:
+        user = groups.get(word.removeprefix("--").partition(".")[0])
+        if word.startswith("--") and user not in (None, command):
+            raise ValueError(
+                f"{word.partition('=')[0]} is an option of `{user}`, and {command} has no use for "
+                "it: leave it out"
+            )

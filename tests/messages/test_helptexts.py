@@ -49,3 +49,13 @@ def test_help_begins_with_examples_and_shows_its_own_groups(
     assert not any(f"\n  {flag}" in text for flag in hidden)
     assert "Scores the explainer" in text or command != "test"
     assert "Scores the explainer" not in text or command == "test"
+
+
+@pytest.mark.parametrize("flag", ["--score.panels=3", "--score.check_precision"])
+def test_an_option_of_another_command_is_refused(flag):
+    groups = {"score": "test", "save": "predict"}
+    name = flag.partition("=")[0]
+    with pytest.raises(ValueError, match=f"{name} is an option of `test`, and predict has no use"):
+        helptexts.check_groups(["--data.batch_size", "3", flag, "8"], "predict", groups)
+    helptexts.check_groups([flag, "8"], "test", groups)
+    helptexts.check_groups(["--save.format", "png", "score.x"], "predict", groups)
