@@ -66,7 +66,10 @@ def patchmatch(images: Tensor, masks: Tensor, mean: Tensor) -> Tensor:
     def complete(picture: Picture, missing: NDArray[np.bool_]) -> Picture:
         if min(missing.shape) < 8 or not _whole_patch(~missing):
             return np.broadcast_to(color, picture.shape).copy()
-        found: Picture = library.inpaint_pyramid(picture, missing, seed=0)
+        try:
+            found: Picture = library.inpaint_pyramid(picture, missing, seed=0)
+        except ValueError:  # in a coarser copy of the image, the holes leave no patch
+            found = library.inpaint_single(picture, missing, iterations=7, seed=0)
         return found
 
     return _each(images, masks, mean, complete, threads=1)

@@ -62,6 +62,16 @@ def test_images_without_a_whole_patch_show_the_mean_color(side):
     torch.testing.assert_close(color, MEAN[:, :, 0, 0], rtol=0, atol=1 / 255)
 
 
+def test_holes_that_leave_no_patch_in_a_smaller_copy_are_filled():
+    pytest.importorskip("patchmatch_cython", reason="the extra `inpaint` is not installed")
+    images, masks = random(1, 3, 64, 64), torch.ones(1, 64, 64)
+    masks[:, ::8, ::8] = 0  # every patch of the image at half its size or less has a hole
+    filled = fills.fill("patchmatch", images, MEAN, masks=masks)
+    kept = (masks == 1)[:, None].expand_as(images)
+    assert torch.equal(filled[kept], images[kept])
+    assert not torch.equal(filled[~kept], MEAN.expand_as(images)[~kept])
+
+
 def test_a_missing_library_is_named(monkeypatch):
     def none(name):
         raise ImportError(name)
