@@ -79,9 +79,8 @@ class FilledObjects(PerImageMetric):
         self.fills, self.sigma, self.seed = chosen, sigma, seed
         self.removed, self.ms_ssim, prefix = removed, ms_ssim, PREFIXES[removed]
         self.hits = tuple(f"{prefix}/{name}" for name in ("clean", *chosen))
-        self.perceptual = (
-            [] if lpips is None else [LPIPS(lpips)]
-        )  # in a list, so that it is no part
+        # In a list, so that it is no part of this module.
+        self.perceptual = [] if lpips is None else [LPIPS(lpips)]
         self.names = self.hits + tuple(f"MS-SSIM/{name}" for name in chosen if ms_ssim)
         self.names += tuple(f"LPIPS/{name}" for name in chosen if lpips is not None)
 

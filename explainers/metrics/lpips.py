@@ -50,7 +50,7 @@ class LPIPS(nn.Module):
             )
         for name, values in own.items():
             values.copy_(state[name])
-        self.kind, self.network = kind, network
+        self.network = network
 
     @torch.no_grad()
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
