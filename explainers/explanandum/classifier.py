@@ -10,16 +10,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MultilabelAveragePrecision,
-    MultilabelF1Score,
-    MultilabelPrecision,
-    MultilabelRecall,
-)
 
 from explainers import optimizers
 from explainers.explanandum import build, contract, normalization, outputs, wrappers
+from explainers.explanandum.accuracy import accuracy_metrics
 from explainers.explanandum.classes import labels_of
 from explainers.explanandum.cutouts import cut_outs
 from explainers.finite import StayFinite, check_weights
@@ -37,7 +31,7 @@ class Classifier(LightningModule):
 
     A single-label classifier is trained by cross-entropy and evaluated by top-1 and top-5 accuracy.
     A multi-label classifier is trained by binary cross-entropy and evaluated by micro-averaged
-    precision, recall and F1 and by macro-averaged mean average precision. The result is frozen by
+    precision, recall and F1 and by mean average precision. The result is frozen by
     `Explanandum(model="<its checkpoint>.ckpt")`.
 
     With `head`, only those modules are trained, starting from a new initialization. All other
@@ -129,7 +123,7 @@ class Classifier(LightningModule):
             _restart_head(self.network, self.head)
         self.train()
         self.metrics = nn.ModuleDict(
-            {f"{stage}_": metrics(num_classes, multi_label) for stage in ("val", "test")}
+            {f"{stage}_": accuracy_metrics(num_classes, multi_label) for stage in ("val", "test")}
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -256,32 +250,6 @@ class Classifier(LightningModule):
             classifier = cls(**{**arguments, **kwargs})
             classifier.network.load_state_dict(state)
         return classifier.to(map_location)
-
-
-def metrics(num_classes: int, multi_label: bool) -> MetricCollection:
-    """Metrics of single-label or multi-label classifiers.
-
-    Single-label: top-1 accuracy, and top-5 accuracy if there are more than five classes.
-    Multi-label: micro-averaged precision, recall and F1, and macro-averaged mean average precision.
-    """
-    if multi_label:
-        return MetricCollection(
-            {
-                "precision": MultilabelPrecision(num_classes, average="micro"),
-                "recall": MultilabelRecall(num_classes, average="micro"),
-                "f1": MultilabelF1Score(num_classes, average="micro"),
-                "map": MultilabelAveragePrecision(num_classes),
-            },
-            compute_groups=False,
-        )
-    tops = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
-    return MetricCollection(
-        {
-            name: MulticlassAccuracy(num_classes, top_k=k, average="micro")
-            for name, k in tops.items()
-        },
-        compute_groups=False,
-    )
 
 
 def _restart_head(network: nn.Module, head: list[str]) -> None:
