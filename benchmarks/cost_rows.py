@@ -25,16 +25,21 @@ METHODS = Path(__file__).parents[1] / "configs" / "methods"
 # Arguments that a cost grows with, and the most that the quick setting takes.
 SIZES = {"masks": 32, "samples": 16, "n_steps": 16, "steps": 8, "passes": 8, "draws": 4}
 QUICK: dict[str, dict[str, Any]] = {
+    "CompletenessSoundness": {"points": 8, "top": 2},
     "ExtremalPerturbation": {"areas": [0.1, 0.4], "steps": 4},
     "GreedyOrder": {"grid": 3},
     "IGOSPlusPlus": {"size": 14, "steps": 2, "ig_steps": 4},
     "MP": {"size": 14},
     "MP2": {"size": 14, "pixels": 8},
-    "RISECurves": {"steps": 8},
     "SlidingPatch": {"stride": 28},
     "SLOC": {"patches": {"probability": 0.5}},
 }
-EXAMPLES = {"BlurredMaps": {"metric": RISECurves(steps=8)}, "MapSimilarity": {"seeds": [0, 1]}}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "BlurredMaps": {"metric": RISECurves(steps=8)},
+    "CurveAUC": {"steps": 24},
+    "MapSimilarity": {"seeds": [0, 1]},
+    "RISECurves": {"steps": 24},
+}
 PARTS = 5
 
 Work = Callable[[Tensor, int], object]  # of images (B, 3, H, W) and a number of classes each
@@ -117,15 +122,16 @@ def arguments(kind: type, given: Mapping[str, Any], quick: bool, factor: int) ->
             if isinstance(value, int) and value > most:
                 found[name] = most
         found |= QUICK.get(kind.__name__, {})
-    if (name := size_of(kind)) and factor != 1:
+    if (name := size_of(kind, given)) and factor != 1:
         found[name] = factor * found.get(name, known[name])
     return found
 
 
-def size_of(kind: type) -> str:
-    """The first of the `SIZES` that is a number by default among the arguments of a class."""
-    known = inspect.signature(kind).parameters
-    return next((n for n in SIZES if n in known and isinstance(known[n].default, int)), "")
+def size_of(kind: type, given: Mapping[str, Any]) -> str:
+    """The first of the `SIZES` that is a number among the arguments of a class."""
+    values = {n: each.default for n, each in inspect.signature(kind).parameters.items()}
+    values |= given
+    return next((n for n in SIZES if isinstance(values.get(n), int)), "")
 
 
 def methods(quick: bool) -> list[Row]:
@@ -138,7 +144,7 @@ def methods(quick: bool) -> list[Row]:
         if not issubclass(kind, LearnedExplainer):
             given = config.get("init_args", {})
             make = partial(_method, kind, given, quick)
-            rows.append(Row(path.stem, "method", size_of(kind), make))
+            rows.append(Row(path.stem, "method", size_of(kind, given), make))
     return rows
 
 
@@ -171,13 +177,19 @@ class Explanation:
 def metrics(quick: bool) -> list[Row]:
     """All metrics of `explainers.metrics`."""
     return [
-        Row(kind.__name__, "metric", size_of(kind), partial(_metric, kind, quick))
+        Row(kind.__name__, "metric", size_of(kind, given), partial(_metric, kind, given, quick))
         for kind in metrics_page.classes()
+        for given in [EXAMPLES.get(kind.__name__, {})]
     ]
 
 
-def _metric(kind: type[PerImageMetric], quick: bool, explanandum: Explanandum, factor: int) -> Work:
-    given: Mapping[str, Any] = EXAMPLES.get(kind.__name__, {})
+def _metric(
+    kind: type[PerImageMetric],
+    given: dict[str, Any],
+    quick: bool,
+    explanandum: Explanandum,
+    factor: int,
+) -> Work:
     metric = kind(**arguments(kind, given, quick, factor))
     known: dict[int, dict[str, Any]] = {}
 

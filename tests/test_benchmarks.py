@@ -132,7 +132,7 @@ def test_the_costs_of_a_method_and_a_metric_count_their_passes(tmp_path, monkeyp
         assert row["over_floor"] == pytest.approx(row["seconds"] / row["floor_seconds"])
         assert row["memory_mib"] >= 0 or sys.platform != "linux"
     assert set(found["integrated_gradients"]["growth"]) == {"images", "classes", "size"}
-    assert set(found["RISECurves"]["growth"]) == {"images"}
+    assert set(found["RISECurves"]["growth"]) == {"images", "size"}
     assert "| integrated_gradients |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         costs.main(["--only", "nothing", "--out", str(out)])

@@ -27,12 +27,12 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average="none")
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override] # as that of its base
         """The mean (), in [0, 1]; NaN if no image shows any class."""
         shown = dim_zero_cat(self.target).bool().any(dim=0)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No positive samples found")
-            precisions: Tensor = super().compute()
+            precisions = super().compute()
         if not shown.all():
             rank_zero_warn(
                 f"mean average precision of {int(shown.sum())} of {len(shown)} classes: no image"
