@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+import shlex
+import subprocess
 import sys
 
 import numpy as np
@@ -10,9 +13,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
-from benchmarks import agreement, cost_rows, costs, ra_nem_sweep, split_photos
+from benchmarks import agreement, cost_rows, costs, papers, ra_nem_sweep, split_photos
 from benchmarks.variants import EvidenceWithOmega, RaNEMWithAreas, Saved
-from explainers import Explanandum, mapstore
+from explainers import Explanandum, configfiles, mapstore
 from explainers.methods.evidence_nem import EvidenceNEM
 from tests import planted
 
@@ -162,3 +165,47 @@ def test_agreement_of_kept_maps_by_hand(tmp_path, monkeypatch, capsys):
     assert "0.333" in capsys.readouterr().out
     with pytest.raises(ValueError, match="kept no maps of 'other'"):
         agreement.correlations(tmp_path, "other")
+
+
+def test_the_papers_commands_stand_in_an_order_that_works():
+    todo, own = papers.commands([])
+    places = [papers.order(words) for words in todo]
+    assert places == sorted(places)
+    assert set(places) == {0, 1, 2, 3}
+    assert [words for words in todo if any(word.endswith("...") for word in words)] == []
+    assert own
+
+
+def test_what_the_papers_commands_load_is_trained_by_one_of_them():
+    trained, missing = set(), []
+    for words in papers.commands([])[0]:
+        paths, flags = configfiles.split(words[2:])
+        given = configfiles.given(flags, ("model", "data", "score", "trainer"))
+        merged = configfiles.merge(configfiles.load(paths), given)
+        if words[0] == "train.py":
+            out = words[words.index("--out") + 1] if "--out" in words else None
+            trained.add(out or merged["trainer"]["default_root_dir"])
+        for file in re.findall(r"runs/[^'\"]+(?=/last\.ckpt)", str(merged)):
+            missing += [f"{file}: {shlex.join(words)}"] if file not in trained else []
+    assert missing == []
+
+
+def test_papers_that_ended_well_are_not_run_again(tmp_path, monkeypatch, capsys):
+    statuses, ran = iter([0, 3, 0]), []
+
+    def call(words, **_):
+        ran.append(words[1:])
+        return subprocess.CompletedProcess(words, next(statuses))
+
+    monkeypatch.setattr(papers.subprocess, "run", call)
+    line = ["--only", "sloc/table_14", "sloc/table_6", "--out", str(tmp_path / "papers.json")]
+    with pytest.raises(SystemExit):
+        papers.main([*line, "--", "--data.init_args.limit", "25"])
+    first = capsys.readouterr().out
+    assert "1 of 2 commands ended well" in first
+    assert f"failed: python {shlex.join(ran[1])}" in first
+    assert [words[-2:] for words in ran] == [["--data.init_args.limit", "25"]] * 2
+    papers.main([*line, "--", "--data.init_args.limit", "25"])
+    assert ran[2:] == ran[1:2]
+    with pytest.raises(SystemExit, match="2"):
+        papers.main(["--only", "no such file"])
