@@ -45,7 +45,7 @@ METHODS = {
     "evidence_nem": lambda e: EvidenceNEM(e, **EVIDENCE),
 }
 # One of each kind of graph; the others, which are made of the same parts, with -m slow.
-QUICK = ("rtis", "nem_u", "distilled_evidence")
+QUICK = ("rtis", "nem_u", "evidence_nem")
 CASES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in METHODS]
 
 

