@@ -12,7 +12,13 @@ from explainers.functional import content
 from explainers.functional.fills import FillChoice
 from explainers.functional.losses import log_odds
 from explainers.functional.regions import cell_numbers, superpixels
-from explainers.perturbation.adaptive import FEWEST, check_tolerance, checkpoints, standard_error
+from explainers.perturbation.adaptive import (
+    FEWEST,
+    check_tolerance,
+    checkpoints,
+    standard_error,
+    warn_spent,
+)
 from explainers.perturbation.coalitions import coalitions, drawn_weights, shapley
 from explainers.perturbation.kept_regions import kept_logits
 from explainers.perturbation.viewer import Viewer
@@ -151,6 +157,7 @@ class KernelSHAP(Explainer):
             if new.any():
                 scores[new], shown = scored(kept[new]), shown | new
             if stop == len(order):
+                warn_spent(stop)
                 break
             halves = [values(draws[part::2]).mT[:, regions] for part in range(2)]
             if standard_error(torch.stack(halves)[:, None]) <= (self.tolerance or 0.0):

@@ -1,5 +1,6 @@
 """Adaptive budgets: an image gets samples until the ranking of its map is certain enough."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -47,6 +48,15 @@ def checkpoints(total: int, first: int = FEWEST) -> list[int]:
         stops.append(first)
         first *= 2
     return [*stops, total]
+
+
+def warn_spent(total: int) -> None:
+    """Warns, once, that an image takes all its samples."""
+    warnings.warn(
+        f"images take all {total} samples, since fewer do not reach the tolerance; the metric"
+        " Passes counts those of each image",
+        stacklevel=2,
+    )
 
 
 def standard_error(halves: Tensor) -> Tensor:
@@ -112,7 +122,10 @@ class Budget:
         self._start = self._stop = 0  # the samples at hand
 
     def samples(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Batches of samples (n, ...), cut at the checkpoints, until no image needs more."""
+        """Batches of samples (n, ...), cut at the checkpoints, until no image needs more.
+
+        Warns, once, if the samples end before the maps of all images are certain enough.
+        """
         for batch in batches:
             rest = batch
             while len(rest):
@@ -122,6 +135,8 @@ class Budget:
                 part, rest = rest[:room], rest[room:]
                 self._start, self._stop = self._stop, self._stop + len(part)
                 yield part
+        if self.rows and self.tolerance is not None:
+            warn_spent(self.total)
 
     def slices(self) -> list[slice]:
         """Places of the samples at hand that belong to each of the `parts` sums."""

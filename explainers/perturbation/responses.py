@@ -13,7 +13,7 @@ from explainers.explanandum import Explanandum
 from explainers.functional import content
 from explainers.functional.content import Content
 from explainers.functional.fills import Inpainted
-from explainers.perturbation.adaptive import checkpoints
+from explainers.perturbation.adaptive import checkpoints, warn_spent
 from explainers.perturbation.patches import Patches, PatchSums, draw_patches
 from explainers.perturbation.viewer import Viewer
 
@@ -217,6 +217,8 @@ def _respond(
         part = _some(sums, counts) if stop < total else sums
         shown = MaskResponses(rows, part, torch.cat(seen, dim=2) - base[rows, :, None])
         if settled is None or stop == total:
+            if settled:
+                warn_spent(total)
             return [*found, shown]
         done = settled(shown)
         if done.any():

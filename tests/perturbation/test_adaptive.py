@@ -7,6 +7,8 @@ import torch
 
 from explainers.perturbation.adaptive import Budget, check_tolerance, checkpoints, standard_error
 
+pytestmark = pytest.mark.filterwarnings("ignore:images take all")
+
 
 def noisy_halves(noise, size=(100, 100)):
     generator = torch.Generator().manual_seed(0)
