@@ -31,11 +31,12 @@ def part_shares(maps: Tensor, parts: Tensor, dilation: int = 5) -> Tensor:
         NaN for a map that is not finite.
     """
     values, whole = exact(maps), pixel_sum(exact(maps).clamp_min(0))[:, None]
-    inside = []
-    for part in parts.flatten(1, 2).unbind(1):
-        grown = F.max_pool2d(part[:, None].float(), dilation, stride=1, padding=dilation // 2)
-        inside.append(pixel_sum(values * exact(grown[:, 0])))
-    sums = torch.stack(inside, dim=1)
+    each = parts.flatten(1, 2)
+    sums = values.new_zeros(each.shape[:2])
+    for place in each.any(dim=0).flatten(1).any(dim=1).nonzero().flatten().tolist():
+        part = each[:, place, None].float()
+        grown = F.max_pool2d(part, dilation, stride=1, padding=dilation // 2)
+        sums[:, place] = pixel_sum(values * exact(grown[:, 0]))
     shares = torch.where(whole > 0, sums / whole.where(whole > 0, 1.0), 0.0)
     lost = ~values.flatten(1).isfinite().all(dim=1, keepdim=True)
     return shares.masked_fill(lost, torch.nan).view(parts.shape[:3])
