@@ -33,7 +33,8 @@ def check_classes(names: Sequence[str], explanandum: Explanandum) -> None:
         last = f", or data.init_args.num_classes {len(own)} if no file shows the last ones"
         raise ValueError(
             f"the data have {len(names)} classes ({names[0]}, ...), the explanandum {len(own)} "
-            f"({own[0]}, ...): take an explanandum of these data, or set its `classes`{last if numbered else ''}"
+            f"({own[0]}, ...): take an explanandum of these data, or set its `classes`"
+            + (last if numbered else "")
         )
     data, classifier = _comparable(names), _comparable(own)
     common = data.keys() & classifier.keys()

@@ -34,7 +34,7 @@ def test_one_name_at_another_place_is_enough():
 def test_another_number_of_classes_is_refused():
     with pytest.raises(ValueError, match=r"the data have 2 classes \(a, ...\), the explanandum 4"):
         check_classes(["a", "b"], planted.explanandum())
-    with pytest.raises(ValueError, match="or data.init_args.num_classes 4 if no file shows the"):
+    with pytest.raises(ValueError, match=r"or data\.init_args\.num_classes 4 if no file shows the"):
         check_classes(["0", "1", "2"], planted.explanandum())  # numbers of a table
 
 
