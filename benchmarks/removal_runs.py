@@ -88,7 +88,8 @@ def robustness(given: Namespace) -> tuple[str, dict[str, Any]]:
         chosen = ((ranks < given.top) & (sign * gains > 0)).all(axis=1).nonzero()[0]
         chosen = chosen[(-sign * gains[chosen]).sum(axis=1).argsort(kind="stable")]
         rows = [[names[i], *(f"{sign * gain:+.3f}" for gain in gains[i])] for i in chosen]
-        parts.append(f"{better} more robust than {worse} in all three: {len(rows)} images")
+        images = "1 image" if len(rows) == 1 else f"{len(rows)} images"
+        parts.append(f"{better} more robust than {worse} in all three: {images}")
         parts += [aligned([["image and target", *SIMILARITIES], *rows])] * bool(rows)
         found[better] = [names[i] for i in chosen]
     share = min(given.top, len(names)) / len(names)
