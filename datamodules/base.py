@@ -58,8 +58,9 @@ class ImageDataModule(LightningDataModule, ABC):
         shard: The part [i, n] of the test and predict images, of n parts counted from 0: every
             n-th image, so that n runs share the work. `evaluate.py merge` joins their results.
         only: Test and predict images to use, by the classifier's own prediction: "correct",
-            "wrong", or the least probability of the predicted class. With `limit`, they are chosen
-            at random by `seed`. Predictions are kept in the user's cache folder.
+            "wrong", or the least probability of the predicted class. A multi-label prediction is
+            correct if it is exactly the classes of the image. With `limit`, they are chosen at
+            random by `seed`. Predictions are kept in the user's cache folder.
 
     Raises:
         ValueError: If an argument is out of range.
