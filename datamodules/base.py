@@ -49,8 +49,7 @@ class ImageDataModule(LightningDataModule, ABC):
         resize: Way to reach the image size. "squash" ignores the aspect ratio, as the papers do;
             "crop" takes the center of the image.
         crop_pct: With "crop", fraction of the tighter side that is kept, in (0, 1].
-        interpolation: Interpolation of images, "bilinear" or "bicubic". Masks use the nearest
-            pixel.
+        interpolation: That of images, "bilinear" or "bicubic". Masks use the nearest pixel.
         limit: Number of images to use from the beginning of each split; None uses all.
         on_error: Treatment of images that cannot be read. "skip" leaves them out of their batches,
             keeps them in `skipped` and says at the end how many they were; "raise" stops. None
