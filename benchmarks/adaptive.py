@@ -77,12 +77,12 @@ def rows_of(explanandum: Explanandum, image: Tensor, masks: int, name: str) -> l
 
 
 def report(rows: list[dict[str, str]]) -> str:
-    """Markdown table of what each tolerance would have shown and reached."""
+    """Markdown table of what each tolerance shows and reaches; `all`: photographs with all masks."""
     lines = [
         f"{len({row['name'] for row in rows})} photographs",
         "",
-        "| map | tolerance | masks | range | Faithfulness | minus full | Spearman with full |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| map | tolerance | masks | range | all | Faithfulness | minus full | Spearman with full |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for estimator in ESTIMATORS:
         photos: dict[str, list[dict[str, float]]] = {}
@@ -91,6 +91,7 @@ def report(rows: list[dict[str, str]]) -> str:
                 numbers = {field: float(row[field]) for field in FIELDS[2:]}
                 photos.setdefault(row["name"], []).append(numbers)
         full = torch.tensor([each[-1]["faithfulness"] for each in photos.values()])
+        most = max(each[-1]["masks"] for each in photos.values())
         for tolerance in (*TOLERANCES, 0.0):
             ends = [
                 next((step for step in each if step["error"] <= tolerance), each[-1])
@@ -101,7 +102,8 @@ def report(rows: list[dict[str, str]]) -> str:
             gap = reached - full
             lines.append(
                 f"| {estimator} | {tolerance or 'null'} | {masks.mean():.0f} "
-                f"| {masks.min():.0f}-{masks.max():.0f} | {reached.mean():.3f} "
+                f"| {masks.min():.0f}-{masks.max():.0f} | {int((masks == most).sum())} "
+                f"| {reached.mean():.3f} "
                 f"| {gap.mean():+.3f} (largest {gap.abs().max():.3f}) | {alike.mean():.3f} |"
             )
     return "\n".join(lines)
