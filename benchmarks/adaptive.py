@@ -77,11 +77,11 @@ def rows_of(explanandum: Explanandum, image: Tensor, masks: int, name: str) -> l
 
 
 def report(rows: list[dict[str, str]]) -> str:
-    """Markdown table of what each tolerance shows and reaches; `all`: photographs with all masks."""
+    """Table of what each tolerance shows and reaches; `all`: photographs with all masks."""
     lines = [
         f"{len({row['name'] for row in rows})} photographs",
         "",
-        "| map | tolerance | masks | range | all | Faithfulness | minus full | Spearman with full |",
+        "| map | tolerance | masks | range | all | Faithfulness | less full | Spearman with full |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for estimator in ESTIMATORS:
