@@ -71,11 +71,7 @@ def first_kind(path: Path) -> str:
     return "cnn"
 
 
-# Tests of one method run in one process, which builds it once.
-GROUPED = [pytest.param(p, marks=pytest.mark.xdist_group(p.stem), id=p.stem) for p in METHODS]
-
-
-@pytest.fixture(params=GROUPED)
+@pytest.fixture(params=METHODS, ids=lambda path: path.stem)
 def path(request):
     return request.param
 
