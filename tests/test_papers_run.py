@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import re
 from pathlib import Path
 
 import pytest
@@ -69,7 +68,7 @@ def stand_in(words, bank, folder):
             reduce(entry, bank)
     config["model"]["init_args"]["explanandum"] = {
         "class_path": "explainers.Explanandum",
-        "init_args": VIT if re.search("vit", network) else CNN,
+        "init_args": VIT if "vit" in network else CNN,
     }
     config["data"] = {"class_path": "datamodules.shapes.Shapes", "init_args": SCENES}
     config["trainer"] = {"logger": False, "callbacks": callbacks, "accelerator": "cpu"}

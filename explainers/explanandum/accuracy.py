@@ -27,7 +27,7 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average="none")
 
-    def compute(self) -> Tensor:  # type: ignore[override] # as that of its base
+    def compute(self) -> Tensor:  # type: ignore[override] # of curves
         """The mean (), in [0, 1]; NaN if no image shows any class."""
         shown = dim_zero_cat(self.target).bool().any(dim=0)
         with warnings.catch_warnings():
