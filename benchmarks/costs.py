@@ -35,6 +35,7 @@ from benchmarks.timing import cpu_seconds, cuda_seconds, medians
 from explainers import Explanandum
 from explainers.evaluation.table import aligned
 from explainers.explanandum.taps import counted
+from explainers.memory import keep_freed
 
 BATCH = 16
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -226,6 +227,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if unknown := sorted(set(chosen.only or ()) - set(rows)):
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(rows)}")
     torch.set_num_threads(1)
+    keep_freed()  # as in `evaluate.py`
     size, rounds, images, batch = (112, 1, 1, 8) if chosen.quick else (224, 3, 2, BATCH)
     found = cost_rows.classifiers(chosen.model, size)
     for each in found.values():

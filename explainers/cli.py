@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
-from explainers import configfiles
+from explainers import configfiles, memory
 from explainers.base import Explainer
 from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.checkpointio import WholeCheckpointIO
@@ -272,10 +272,10 @@ class WholeCLI(EvaluateCLI):
 def main(cli: type[CLI], args: Sequence[str] | None = None) -> int:
     """Run a command line; whatever the user can mend is said in one line on stderr.
 
-    Returns:
-        0 on success, 2 on bad input, 128 and the signal's number after an interruption.
+    Returns 0 on success, 2 on bad input, 128 and the signal's number after an interruption.
     """
     torch.set_float32_matmul_precision("high")
+    memory.keep_freed()
     words = sys.argv[1:] if args is None else list(args)
     try:
         if issubclass(cli, EvaluateCLI) and words and words[0] in TOOLS:

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from explainers.memory import keep_freed
 from explainers.trust import granting
 
+keep_freed()  # as the command line does
 torch.set_num_threads(1)  # the tests' tensors are too small to share
 
 

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 RANKS = [
-    {"trainingstate", "mapstore", "arrays", "tracing"},
+    {"trainingstate", "mapstore", "arrays", "tracing", "memory"},
     {"functional", "optimizers", "files", "options", "naming", "finite", "resuming", "cost"},
     {"trust", "monitor"},
     {"reading"},
