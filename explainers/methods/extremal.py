@@ -115,7 +115,7 @@ class ExtremalPerturbation(Explainer):
 
     needs_gradients = True
     speed_only = ("pairs",)
-    quick: ClassVar = {"areas": [0.1, 0.25], "steps": 40}
+    quick: ClassVar = {"areas": [0.25], "steps": 30}
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class IGOSPlusPlus(Explainer):
     is_mask = True
     needs_gradients = True
     speed_only = ("pairs", "batch_size")
-    quick: ClassVar = {"size": 14, "steps": 6, "ig_steps": 6}
+    quick: ClassVar = {"size": 7, "steps": 5, "ig_steps": 5}
 
     def __init__(
         self,

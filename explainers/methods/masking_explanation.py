@@ -88,7 +88,7 @@ class MaskingExplanation(Explainer):
     is_mask = True
     needs_gradients = True
     speed_only = ("pairs",)
-    quick: ClassVar = {"steps": 40}
+    quick: ClassVar = {"steps": 30}
 
     def __init__(
         self,

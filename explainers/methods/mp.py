@@ -87,7 +87,7 @@ class MP(Explainer):
     is_mask = True
     needs_gradients = True
     speed_only = ("pairs",)
-    quick: ClassVar = {"steps": 40, "size": 14}
+    quick: ClassVar = {"steps": 30, "size": 7}
 
     def __init__(
         self,

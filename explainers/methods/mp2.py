@@ -72,7 +72,7 @@ class MP2(Explainer):
     is_mask = True
     needs_gradients = True
     speed_only = ("pairs",)
-    quick: ClassVar = {"size": 14}
+    quick: ClassVar = {"size": 7}
 
     def __init__(
         self,

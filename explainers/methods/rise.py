@@ -1,6 +1,6 @@
 """RISE: the mean of random masks, weighted by the probability of the class under each mask."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class RISE(Explainer):
     """
 
     speed_only = ("batch_size", "channels_last")
+    quick: ClassVar = {"masks": 500}
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Sliding patch: the drop in probability when a patch hides each position of the image."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class SlidingPatch(Explainer):
 
     is_signed = True
     speed_only = ("batch_size",)
+    quick: ClassVar = {"stride": 14}
 
     def __init__(
         self,
