@@ -21,7 +21,7 @@ from explainers.evaluation.dataimages import DataImages
 from explainers.evaluation.keeping import Keep, Keeper
 from explainers.evaluation.measure import batch_inputs, check_columns, default_metrics, usable
 from explainers.evaluation.panels import Panels
-from explainers.evaluation.precisioncheck import PrecisionCheck, precision_name
+from explainers.evaluation.precisioncheck import Passes, PrecisionCheck, precision_name
 from explainers.evaluation.provenance import describe_run, explanandum_name, versions
 from explainers.evaluation.rows import build_rows, check_names
 from explainers.evaluation.sanity import sanity_rows
@@ -78,10 +78,11 @@ class Score(Callback):
             in the folder tries such images again.
         published: Tables of a paper whose figures are written beside those of the run, such as
             "configs/papers/sloc/published.yaml#table_14".
-        check_precision: Number of images that a mixed precision or a folded classifier scores once
+        check_precision: Number of images that a mixed precision or a faster classifier scores once
             more in float32, exactly. The table's notes say how far their figures differ.
-        folded: Whether convolutions do the work of the classifier's batch norms, which is faster,
-            see `folding.Folding`. `check_precision` is then at least 8.
+        passes: How the classifier's passes are computed: "plain"; "folded", where convolutions do
+            the work of batch norms, see `folding.Folding`; or "compiled", see
+            `compiling.Compiling`. `check_precision` is then at least 8.
 
     Raises:
         ValueError: If a name occurs twice, a number is out of range, or two metrics have the same
@@ -106,7 +107,7 @@ class Score(Callback):
         published: str | None = None,
         panels_kept: float | None = None,
         check_precision: int = 0,
-        folded: bool = False,
+        passes: Passes = "plain",
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
@@ -120,8 +121,8 @@ class Score(Callback):
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
         self.interval, self.keep, self.panels_kept = interval, keep, panels_kept
-        self.one_by_one, self.errors, self.folded = one_by_one, errors, folded
-        self.check_precision = max(check_precision, 8) if folded else check_precision
+        self.one_by_one, self.errors, self.passes = one_by_one, errors, passes
+        self.check_precision = check_precision if passes == "plain" else max(check_precision, 8)
         self.published = papers.read(published) if published else []
         self._file: ScoreFile | None = None
         self._closing = ExitStack()
@@ -172,7 +173,7 @@ class Score(Callback):
             "target": self.target,
             **describe_run(self._explainers, self._used),
             "data": {**self._data.settings, "image_size": list(self._size)},
-            "precision": precision_name(trainer, self.folded),
+            "precision": precision_name(trainer, self.passes),
         }
         self._data.check_stored(self._explainers)
         sheet = self._folder / "panels.png"
@@ -180,9 +181,9 @@ class Score(Callback):
         process, first = (trainer.global_rank, trainer.world_size), trainer.is_global_zero
         self._file = file = ScoreFile(self._folder, settings, *process)
         self._closing.callback(file.close)
-        folding = self._explanandum() if self.folded else None
-        checked = (trainer, self.check_precision, bool(file.done), folding)
-        self._precision = PrecisionCheck(self._folder, *checked)
+        checked = (trainer, self.check_precision, bool(file.done))
+        subject = self._explanandum()
+        self._precision = PrecisionCheck(self._folder, *checked, subject, self.passes)
         self._closing.callback(self._precision.close)
         self._data.check(file.identities, printable, self._folder)
         self._keeper = Keeper(self._folder, self.keep, self._explainers, settings, first)

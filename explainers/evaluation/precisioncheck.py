@@ -1,11 +1,11 @@
-"""How far the scores of a lower precision, or of a folded classifier, are from exact ones."""
+"""How far the scores of a lower precision, or of a faster classifier, are from exact ones."""
 
 import json
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
@@ -17,21 +17,41 @@ from explainers.evaluation.measure import Values, batch_inputs
 from explainers.evaluation.runfolder import write_atomically
 from explainers.evaluation.targets import TargetChoice, take
 from explainers.explanandum import Explanandum
+from explainers.explanandum.compiling import Compiling
 from explainers.explanandum.folding import Folding
 from explainers.metrics.base import PerImageMetric
 
 FILE = "precision.json"
 
+Passes = Literal["plain", "folded", "compiled"]  # see `Folding` and `Compiling`
 
-def precision_name(trainer: Trainer, folded: bool) -> str:
+
+def precision_name(trainer: Trainer, passes: Passes) -> str:
     """How the scores of a run are computed, such as "bf16-mixed" or "32-true, folded"."""
-    return f"{trainer.precision}, folded" if folded else str(trainer.precision)
+    return str(trainer.precision) if passes == "plain" else f"{trainer.precision}, {passes}"
+
+
+def faster(explanandum: Explanandum, passes: Passes) -> Folding | Compiling | None:
+    """Has the classifier compute faster, in place, until `undo`; None for "plain".
+
+    Raises:
+        ValueError: If it can't.
+    """
+    if passes == "plain":
+        return None
+    chosen = Folding(explanandum) if passes == "folded" else Compiling(explanandum)
+    if not chosen.apply():
+        raise ValueError(
+            "folded: this classifier has no batch norms that the convolutions before them can "
+            "compute; leave it out"
+        )
+    return chosen
 
 
 class PrecisionCheck:
     """Scores the first images once more in float32, and keeps the largest difference of a figure.
 
-    A folded classifier, see `folding.Folding`, is itself again for these images.
+    A folded or compiled classifier is itself again for these images.
 
     The differences are kept in `precision.json`, so that a resumed run keeps them. Of several
     processes, the first one checks images of its own.
@@ -41,11 +61,12 @@ class PrecisionCheck:
         trainer: Trainer of the run, whose precision is checked.
         images: Number of images to check. 0 checks none.
         resumed: Whether the run has rows already, so that the file in the folder is its own.
-        folding: Classifier to fold until `close`, or None.
+        explanandum: The classifier, which computes as `passes` say until `close`.
+        passes: How its passes are computed.
 
     Raises:
-        ValueError: If images are to be checked, nothing is folded, and the precision is not a mixed
-            one, of which alone float32 is a part; or if nothing can be folded.
+        ValueError: If images are to be checked, the passes are plain, and the precision is not a
+            mixed one, of which alone float32 is a part; or if the passes cannot be as asked.
     """
 
     def __init__(
@@ -54,20 +75,17 @@ class PrecisionCheck:
         trainer: Trainer,
         images: int,
         resumed: bool,
-        folding: Explanandum | None = None,
+        explanandum: Explanandum,
+        passes: Passes,
     ) -> None:
-        if images and folding is None and not isinstance(trainer.precision_plugin, MixedPrecision):
+        mixed = isinstance(trainer.precision_plugin, MixedPrecision)
+        if images and passes == "plain" and not mixed:
             raise ValueError(
                 "check_precision compares a mixed precision with float32, but the precision is "
                 f"{trainer.precision}: give --trainer.precision bf16-mixed, or no check_precision"
             )
-        self._folding = None if folding is None else Folding(folding)
-        if self._folding and not self._folding.apply():
-            raise ValueError(
-                "folded: this classifier has no batch norms that the convolutions before them can "
-                "compute; leave it out"
-            )
-        self.path, self.precision = folder / FILE, precision_name(trainer, folding is not None)
+        self._faster = faster(explanandum, passes)
+        self.path, self.precision = folder / FILE, precision_name(trainer, passes)
         self.most = images if trainer.is_global_zero else 0
         self.found: dict[str, Any] = {"images": [], "changed": 0, "missing": 0, "largest": {}}
         if self.most and resumed and self.path.exists():
@@ -99,7 +117,7 @@ class PrecisionCheck:
         figures = {figure for metric in metrics for figure in metric.reports} - {"seconds"}
         with (
             torch.autocast(batch["image"].device.type, enabled=False),
-            self._folding.undone() if self._folding else nullcontext(),
+            self._faster.undone() if self._faster else nullcontext(),
         ):
             explanandum = next(iter(methods.values())).explanandum
             inputs = batch_inputs(batch, explanandum, target)
@@ -124,9 +142,9 @@ class PrecisionCheck:
                     largest[figure] = [abs(one - two), method]
 
     def close(self) -> None:
-        """Gives a folded classifier its own network again."""
-        if self._folding:
-            self._folding.undo()
+        """Gives the classifier its own network again."""
+        if self._faster:
+            self._faster.undo()
 
     def note(self) -> str | None:
         """Sentence for the page of the run; None if nothing was checked."""

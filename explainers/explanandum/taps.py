@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -84,6 +85,33 @@ def tapped(model: nn.Module, layers: list[str]) -> Iterator[dict[str, Tensor]]:
             handle.remove()
 
 
+class Count:
+    """A hook that only counts the images in forward passes, in the first of some counts."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.counts = counts
+
+    def __call__(self, module: nn.Module | None, inputs: object, output: Tensor) -> None:
+        """Counts the images of a batch that a module has let through, outside of compiled code."""
+        if not torch.compiler.is_compiling():
+            self.counts[0] += len(output)
+
+
+def looks(model: nn.Module) -> tuple[list[Count], bool]:
+    """The hooks in the parts of a network that only count, and whether other ones look or change.
+
+    The network's own hooks are left out, which run whatever its function `forward` does. A part
+    whose function `forward` is replaced is changed.
+    """
+    found: list[Any] = []
+    for part in model.modules():
+        if part is not model:
+            found += [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+            found += ["forward"] if "forward" in vars(part) else []
+    counts = [each for each in found if isinstance(each, Count)]
+    return counts, len(counts) < len(found)
+
+
 @contextmanager
 def counted(model: nn.Module) -> Iterator[list[int]]:
     """Counts the images in forward and backward passes during the `with` block.
@@ -96,19 +124,14 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
     weighted = [m for m in model.modules() if any(True for _ in m.parameters(False))]
     first = next((m for m in weighted if not any(True for _ in m.children())), model)
 
-    def count(size: int, which: int) -> None:
-        counts[which] += size
-
-    def seen(_: nn.Module, __: object, output: Tensor) -> None:
-        count(len(output), 0)
+    def back(gradient: Tensor) -> None:
+        counts[1] += len(gradient)
 
     def answered(_: nn.Module, __: object, output: Tensor) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(  # type: ignore[no-untyped-call]
-                lambda gradient: count(len(gradient), 1)
-            )
+            output.register_hook(back)  # type: ignore[no-untyped-call]
 
-    hooks = [first.register_forward_hook(seen), model.register_forward_hook(answered)]
+    hooks = [first.register_forward_hook(Count(counts)), model.register_forward_hook(answered)]
     try:
         yield counts
     finally:

@@ -90,7 +90,7 @@ def test_only_a_mixed_precision_can_be_checked(tmp_path):
 def test_a_folded_classifier_is_told_and_exact_where_it_is_checked(tmp_path):
     own = Explanandum(Normed(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 32])
     before = {name: values.clone() for name, values in own.state_dict().items()}
-    run(tmp_path / "folded", {}, folded=True, subject=own)
+    run(tmp_path / "folded", {}, passes="folded", subject=own)
     assert all(torch.equal(values, before[name]) for name, values in own.state_dict().items())
     exact = run(tmp_path / "exact", {}, subject=own)
     found = told(tmp_path / "folded")
@@ -109,4 +109,4 @@ def test_a_folded_classifier_is_told_and_exact_where_it_is_checked(tmp_path):
     assert settings[1].pop("precision") == "32-true"
     assert settings[0] == settings[1]  # the weights of the classifier are its own
     with pytest.raises(ValueError, match="has no batch norms that the convolutions"):
-        run(tmp_path / "none", {}, folded=True)
+        run(tmp_path / "none", {}, passes="folded")
