@@ -110,3 +110,14 @@ def test_a_folded_classifier_is_told_and_exact_where_it_is_checked(tmp_path):
     assert settings[0] == settings[1]  # the weights of the classifier are its own
     with pytest.raises(ValueError, match="has no batch norms that the convolutions"):
         run(tmp_path / "none", {}, passes="folded")
+
+
+def test_a_compiled_classifier_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda forward: lambda images: forward(0.1 * images))
+    subject = Explanandum(Normed(), mean=[0.0] * 3, std=[1.0] * 3, input_size=[32, 32])
+    monkeypatch.setattr("explainers.explanandum.compiling.TOLERANCE", 1.0)
+    run(tmp_path, {}, passes="compiled", subject=subject, one_by_one=False)
+    largest = told(tmp_path)["largest"]
+    assert largest["MaskSaliency"][0] > 0.1
+    assert "32-true, compiled against float32 on 5 images" in (tmp_path / "table.md").read_text()
+    assert "forward" not in vars(subject.model)
