@@ -78,7 +78,7 @@ class Folding:
     @torch.no_grad()
     def undo(self) -> None:
         """Gives the network its own weights and batch norms again."""
-        for conv, weight, bias in self._convolutions:
+        for conv, weight, bias in reversed(self._convolutions):  # one may have been folded twice
             conv.weight, conv.bias = weight, bias
         for parent, name, norm in self._norms:
             setattr(parent, name, norm)

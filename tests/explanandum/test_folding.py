@@ -106,3 +106,21 @@ def test_a_network_folds_in_place_and_is_itself_again():
     assert list(after) == list(before)
     assert all(torch.equal(values, after[name]) for name, values in before.items())
     assert not any(values.is_inference() for values in after.values())
+
+
+def test_a_convolution_before_two_batch_norms_stays_as_it_is():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.one, self.two = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, images):
+            hidden = self.one(self.conv(images)).relu()
+            return self.two(self.conv(hidden)).mean((2, 3))
+
+    torch.manual_seed(0)
+    own = explanandum(Shared())
+    images = torch.rand(2, 3, 32, 32)
+    exact = own(images)
+    assert not Folding(own).apply()
+    assert torch.equal(own(images), exact)
