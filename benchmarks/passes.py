@@ -63,7 +63,7 @@ def main(given: Sequence[str] | None = None) -> None:
     kinds: tuple[Passes, ...] = ("plain", "folded", "compiled")
     for passes in kinds:
         try:
-            changed = faster(subject, passes)
+            changed = faster(subject, passes, (chosen.size, chosen.size))
         except ValueError as error:
             print(error)
             continue

@@ -14,14 +14,13 @@ from explainers.callbacks.accuracy import CheckClassifier
 from explainers.callbacks.dashboard import log_results, write_origin
 from explainers.callbacks.judge import data_title
 from explainers.callbacks.progress import show
+from explainers.evaluation import precisioncheck, report
 from explainers.evaluation import published as papers
-from explainers.evaluation import report
 from explainers.evaluation.attempts import FirstFailures, attempt, autocast, strictly, unread
 from explainers.evaluation.dataimages import DataImages
 from explainers.evaluation.keeping import Keep, Keeper
 from explainers.evaluation.measure import batch_inputs, check_columns, default_metrics, usable
 from explainers.evaluation.panels import Panels
-from explainers.evaluation.precisioncheck import Passes, PrecisionCheck, precision_name
 from explainers.evaluation.provenance import describe_run, explanandum_name, versions
 from explainers.evaluation.rows import build_rows, check_names
 from explainers.evaluation.sanity import sanity_rows
@@ -107,7 +106,7 @@ class Score(Callback):
         published: str | None = None,
         panels_kept: float | None = None,
         check_precision: int = 0,
-        passes: Passes = "plain",
+        passes: precisioncheck.Passes = "plain",
     ) -> None:
         check_choices(type(self), locals())
         super().__init__()
@@ -118,6 +117,7 @@ class Score(Callback):
         check_names([*self.checkpoints, *self.methods, *([name] if name else ())], sanity)
         self.metrics = default_metrics() if metrics is None else list(metrics)
         check_columns(self.metrics)
+        precisioncheck.check_passes(passes, self.metrics)
         self.target, self.sanity, self.name = target, sanity, name
         self.output_dir, self.bootstrap, self.panels = output_dir, bootstrap, panels
         self.interval, self.keep, self.panels_kept = interval, keep, panels_kept
@@ -173,7 +173,7 @@ class Score(Callback):
             "target": self.target,
             **describe_run(self._explainers, self._used),
             "data": {**self._data.settings, "image_size": list(self._size)},
-            "precision": precision_name(trainer, self.passes),
+            "precision": precisioncheck.precision_name(trainer, self.passes),
         }
         self._data.check_stored(self._explainers)
         sheet = self._folder / "panels.png"
@@ -182,8 +182,8 @@ class Score(Callback):
         self._file = file = ScoreFile(self._folder, settings, *process)
         self._closing.callback(file.close)
         checked = (trainer, self.check_precision, bool(file.done))
-        subject = self._explanandum()
-        self._precision = PrecisionCheck(self._folder, *checked, subject, self.passes)
+        asked = (self._explanandum(), self.passes, self._size)
+        self._precision = precisioncheck.PrecisionCheck(self._folder, *checked, *asked)
         self._closing.callback(self._precision.close)
         self._data.check(file.identities, printable, self._folder)
         self._keeper = Keeper(self._folder, self.keep, self._explainers, settings, first)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from explainers import mapstore
 from explainers.evaluation import report
 from explainers.evaluation.measure import default_metrics
+from explainers.evaluation.precisioncheck import merge_checks
 from explainers.evaluation.runfolder import differences, write_atomically
 from explainers.evaluation.scorefile import ERROR, ScoreFile
 from explainers.evaluation.summary import raise_if_failed, summarize
@@ -63,6 +64,7 @@ def merge(folders: Sequence[Path], out: Path, command: str = "") -> None:
             for key, value in summaries[0].items()
         }
         summary["classifier"] = _judged([each["classifier"] for each in summaries])
+        summary["precision_check"] = merge_checks(folders, out, summary["precision"])
         summary["unread"] = sum(each["unread"] for each in summaries)
         height, width = settings["data"]["image_size"]
         text = report.page(summary, rows, metrics, (height, width))

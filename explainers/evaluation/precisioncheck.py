@@ -31,15 +31,32 @@ def precision_name(trainer: Trainer, passes: Passes) -> str:
     return str(trainer.precision) if passes == "plain" else f"{trainer.precision}, {passes}"
 
 
-def faster(explanandum: Explanandum, passes: Passes) -> Folding | Compiling | None:
+def check_passes(passes: Passes, metrics: Sequence[PerImageMetric]) -> None:
+    """Raises a ValueError if a metric needs the classifier's own layers, which are folded."""
+    wrong = [type(metric).__name__ for metric in metrics if metric.needs_own_layers]
+    if wrong and passes == "folded":
+        raise ValueError(
+            f"passes: folded has no batch norms, of which {wrong[0]} needs the classifier's own; "
+            "leave it out, or take passes: plain or compiled"
+        )
+
+
+def faster(
+    explanandum: Explanandum, passes: Passes, size: tuple[int, int]
+) -> Folding | Compiling | None:
     """Has the classifier compute faster, in place, until `undo`; None for "plain".
+
+    Args:
+        explanandum: The classifier.
+        passes: How its passes are computed.
+        size: Height and width of the images.
 
     Raises:
         ValueError: If it can't.
     """
     if passes == "plain":
         return None
-    chosen = Folding(explanandum) if passes == "folded" else Compiling(explanandum)
+    chosen = Folding(explanandum) if passes == "folded" else Compiling(explanandum, size)
     if not chosen.apply():
         raise ValueError(
             "folded: this classifier has no batch norms that the convolutions before them can "
@@ -63,6 +80,7 @@ class PrecisionCheck:
         resumed: Whether the run has rows already, so that the file in the folder is its own.
         explanandum: The classifier, which computes as `passes` say until `close`.
         passes: How its passes are computed.
+        size: Height and width of the images.
 
     Raises:
         ValueError: If images are to be checked, the passes are plain, and the precision is not a
@@ -77,6 +95,7 @@ class PrecisionCheck:
         resumed: bool,
         explanandum: Explanandum,
         passes: Passes,
+        size: tuple[int, int],
     ) -> None:
         mixed = isinstance(trainer.precision_plugin, MixedPrecision)
         if images and passes == "plain" and not mixed:
@@ -84,7 +103,7 @@ class PrecisionCheck:
                 "check_precision compares a mixed precision with float32, but the precision is "
                 f"{trainer.precision}: give --trainer.precision bf16-mixed, or no check_precision"
             )
-        self._faster = faster(explanandum, passes)
+        self._faster = faster(explanandum, passes, size)
         self.path, self.precision = folder / FILE, precision_name(trainer, passes)
         self.most = images if trainer.is_global_zero else 0
         self.found: dict[str, Any] = {"images": [], "changed": 0, "missing": 0, "largest": {}}
@@ -148,16 +167,37 @@ class PrecisionCheck:
 
     def note(self) -> str | None:
         """Sentence for the page of the run; None if nothing was checked."""
-        images, changed, missing = (self.found[key] for key in ("images", "changed", "missing"))
-        if not images and not self.most:
-            return None
-        figures = ", ".join(
-            f"{figure} {difference:.2g} ({method})" if difference else f"{figure} 0"
-            for figure, (difference, method) in sorted(self.found["largest"].items())
-        )
-        asked = "" if len(images) >= self.most else f" of {self.most} asked for"
-        asked += ", as others had their scores before or are not there" if asked else ""
-        text = f"{self.precision} against float32 on {len(images)} images{asked}, largest "
-        text += f"differences of an image: {figures or 'no figure'}"
-        text += f"; another class is explained in {changed}" if changed else ""
-        return text + (f"; {missing} values exist in one of both only" if missing else "")
+        return _told(self.found, self.precision, self.most)
+
+
+def merge_checks(folders: Sequence[Path], out: Path, precision: str) -> str | None:
+    """Joins what the parts of a run have checked, and returns the sentence for its page."""
+    parts = [
+        json.loads(path.read_text(encoding="utf-8")) for f in folders if (path := f / FILE).exists()
+    ]
+    if not parts:
+        return None
+    whole = {
+        "images": [name for part in parts for name in part["images"]],
+        **{key: sum(part[key] for part in parts) for key in ("changed", "missing")},
+    }
+    pairs = [pair for part in parts for pair in part["largest"].items()]
+    whole["largest"] = dict(sorted(pairs, key=lambda pair: pair[1][0]))  # the last of a name stays
+    write_atomically(out / FILE, json.dumps(whole))
+    return _told(whole, precision, len(whole["images"]))
+
+
+def _told(found: dict[str, Any], precision: str, asked: int) -> str | None:
+    images, changed, missing = (found[key] for key in ("images", "changed", "missing"))
+    if not images and not asked:
+        return None
+    figures = ", ".join(
+        f"{figure} {difference:.2g} ({method})" if difference else f"{figure} 0"
+        for figure, (difference, method) in sorted(found["largest"].items())
+    )
+    fewer = "" if len(images) >= asked else f" of {asked} asked for"
+    fewer += ", as others had their scores before or are not there" if fewer else ""
+    text = f"{precision} against float32 on {len(images)} images{fewer}, largest "
+    text += f"differences of an image: {figures or 'no figure'}"
+    text += f"; another class is explained in {changed}" if changed else ""
+    return text + (f"; {missing} values exist in one of both only" if missing else "")

@@ -103,7 +103,8 @@ def looks(model: nn.Module) -> tuple[list[Count], bool]:
     The network's own hooks are left out, which run whatever its function `forward` does. A part
     whose function `forward` is replaced is changed.
     """
-    found: list[Any] = []
+    everywhere = torch.nn.modules.module  # hooks of all modules
+    found: list[Any] = [*everywhere._global_forward_hooks, *everywhere._global_forward_pre_hooks]
     for part in model.modules():
         if part is not model:
             found += [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]

@@ -67,6 +67,7 @@ class PerImageMetric(Metric):
     wants_unit_maps = (
         False  # True: maps must lie in [0, 1]; those that are not masks are min-max scaled first
     )
+    needs_own_layers = False  # True: changes the classifier's layers, which must be its own
     repeatable = True  # False: an image that is measured again may get other values
     of_sums = False  # True: `aggregate` needs only the sum of each column, without missing values
     speed_only: tuple[str, ...] = ()  # arguments that affect only speed and memory, not the values

@@ -115,6 +115,7 @@ class MPRT(PerImageMetric):
     """
 
     needs = ("images", "targets", "maps", "explanandum", "explainer")
+    needs_own_layers = True
     higher_is_better = False
 
     def __init__(

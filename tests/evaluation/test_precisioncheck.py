@@ -8,7 +8,9 @@ from torch import nn
 
 from explainers import Explanandum
 from explainers.callbacks.score import Score
+from explainers.evaluation.precisioncheck import merge_checks
 from explainers.evaluation.scorefile import read
+from explainers.metrics.randomization import MPRT
 from tests import planted
 from tests.support import Scenes, Truth, trainer
 
@@ -121,3 +123,30 @@ def test_a_compiled_classifier_is_told(tmp_path, monkeypatch):
     assert largest["MaskSaliency"][0] > 0.1
     assert "32-true, compiled against float32 on 5 images" in (tmp_path / "table.md").read_text()
     assert "forward" not in vars(subject.model)
+
+
+def test_what_needs_the_classifier_s_own_layers_is_refused_where_they_are_folded():
+    with pytest.raises(ValueError, match="of which MPRT needs the classifier's own; leave it out"):
+        Score(metrics=[MPRT()], passes="folded")
+    Score(metrics=[MPRT()], passes="compiled")
+
+
+def test_parts_of_a_run_tell_the_largest_difference_of_all(tmp_path):
+    first = {"images": ["a", "b"], "changed": 1, "missing": 0}
+    second = {"images": ["c"], "changed": 0, "missing": 2}
+    parts = [
+        first | {"largest": {"F": [0.5, "x"], "G": [0.1, "x"]}},
+        second | {"largest": {"F": [0.2, "y"], "G": [0.3, "y"]}},
+    ]
+    folders = [tmp_path / name for name in ("0", "1", "2", "whole")]
+    for folder, part in zip(folders, [*parts, None, None], strict=True):
+        folder.mkdir()
+        if part:
+            (folder / "precision.json").write_text(json.dumps(part))
+    note = merge_checks(folders[:3], folders[3], "32-true, folded")
+    assert note == (
+        "32-true, folded against float32 on 3 images, largest differences of an image: "
+        "F 0.5 (x), G 0.3 (y); another class is explained in 1; 2 values exist in one of both only"
+    )
+    assert told(folders[3])["images"] == ["a", "b", "c"]
+    assert merge_checks(folders[2:3], tmp_path, "32-true") is None
