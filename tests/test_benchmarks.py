@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional as F
 
-from benchmarks import agreement, cost_rows, costs, papers, ra_nem_sweep, split_photos
+from benchmarks import agreement, cost_rows, costs, papers, passes, ra_nem_sweep, split_photos
 from benchmarks.variants import EvidenceWithOmega, RaNEMWithAreas, Saved
 from explainers import Explanandum, configfiles, mapstore
 from explainers.methods.evidence_nem import EvidenceNEM
@@ -129,8 +129,8 @@ def test_the_costs_of_a_method_and_a_metric_count_their_passes(tmp_path, monkeyp
     names = ["integrated_gradients", "RISECurves"]
     costs.main(["--quick", "--only", *names, "--out", str(out)])
     found = {row["name"]: row for row in json.loads(out.read_text())["rows"]}
-    passes = {name: (row["forwards"], row["backwards"]) for name, row in found.items()}
-    assert passes == {"integrated_gradients": (16, 16), "RISECurves": (17, 0)}  # 2 n + 1, n = 8
+    counts = {name: (row["forwards"], row["backwards"]) for name, row in found.items()}
+    assert counts == {"integrated_gradients": (16, 16), "RISECurves": (17, 0)}  # 2 n + 1, n = 8
     for row in found.values():
         assert row["over_floor"] == pytest.approx(row["seconds"] / row["floor_seconds"])
         assert row["memory_mib"] >= 0 or sys.platform != "linux"
@@ -139,6 +139,18 @@ def test_the_costs_of_a_method_and_a_metric_count_their_passes(tmp_path, monkeyp
     assert "| integrated_gradients |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         costs.main(["--only", "nothing", "--out", str(out)])
+
+
+def test_passes_are_timed_in_every_way_that_the_classifier_allows(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda forward: forward)
+    out, model = tmp_path / "passes.json", "tests.planted:PlantedCNN"
+    passes.main(["--model", model, "--size", "32", "--out", str(out)])
+    found = json.loads(out.read_text())["milliseconds"]
+    assert {"plain", "compiled"} <= set(found)
+    assert all(value > 0 for row in found.values() for value in row.values())
+    told = capsys.readouterr().out
+    assert "folded: this classifier has no batch norms" in told
+    assert "| compiled " in told
 
 
 def test_the_floor_of_passes_by_hand():
