@@ -53,7 +53,7 @@ class SlidingPatch(Explainer):
 
     is_signed = True
     speed_only = ("batch_size",)
-    quick: ClassVar = {"stride": 14}
+    quick: ClassVar = {"patch": 84, "stride": 14}
 
     def __init__(
         self,
