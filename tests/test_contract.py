@@ -17,7 +17,7 @@ from tests import planted
 
 METHODS = sorted(Path("configs/methods").glob("*.yaml"))
 KINDS = ("cnn", "vit")
-STEPS = 40
+STEPS = 60
 BUILT: dict[tuple[str, str], Explainer] = {}
 PLAIN: dict[tuple[str, str], torch.Tensor] = {}
 REFUSED: set[tuple[str, str]] = set()
