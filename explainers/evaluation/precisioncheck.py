@@ -18,7 +18,7 @@ from explainers.evaluation.runfolder import write_atomically
 from explainers.evaluation.targets import TargetChoice, take
 from explainers.explanandum import Explanandum
 from explainers.explanandum.compiling import Compiling
-from explainers.explanandum.folding import Folding
+from explainers.explanandum.folding import Folding, Speedup
 from explainers.metrics.base import PerImageMetric
 
 FILE = "precision.json"
@@ -41,9 +41,7 @@ def check_passes(passes: Passes, metrics: Sequence[PerImageMetric]) -> None:
         )
 
 
-def faster(
-    explanandum: Explanandum, passes: Passes, size: tuple[int, int]
-) -> Folding | Compiling | None:
+def faster(explanandum: Explanandum, passes: Passes, size: tuple[int, int]) -> Speedup | None:
     """Has the classifier compute faster, in place, until `undo`; None for "plain".
 
     Args:
@@ -56,7 +54,7 @@ def faster(
     """
     if passes == "plain":
         return None
-    chosen = Folding(explanandum) if passes == "folded" else Compiling(explanandum, size)
+    chosen: Speedup = Folding(explanandum) if passes == "folded" else Compiling(explanandum, size)
     if not chosen.apply():
         raise ValueError(
             "folded: this classifier has no batch norms that the convolutions before them can "

@@ -1,22 +1,21 @@
 """A frozen classifier whose passes without a gradient run compiled code."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
 
-from explainers.explanandum.folding import TOLERANCE
+from explainers.explanandum.folding import TOLERANCE, Speedup
 from explainers.explanandum.frozen import Explanandum
 from explainers.explanandum.taps import looks
 
 Forward = Callable[..., Any]
 
 
-class Compiling:
+class Compiling(Speedup):
     """Has `torch.compile` make faster code for the passes of a frozen classifier.
 
     Only passes that need no gradient run that code. It knows nothing of hooks, so a pass in which
@@ -82,15 +81,6 @@ class Compiling:
             del own["forward"]
             own |= self._forward.before
 
-    @contextmanager
-    def undone(self) -> Iterator[None]:
-        """Computes exactly within the block."""
-        self.undo()
-        try:
-            yield
-        finally:
-            self.apply()
-
 
 class _Forward:
     """The function `forward` of a network: compiled code where that is possible, else its own.
@@ -106,8 +96,10 @@ class _Forward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         images = args[0]
+        if torch.is_grad_enabled() or len(args) + len(kwargs) != 1 or len(images) < 2:
+            return self._own(*args, **kwargs)
         counting, others = looks(self._model)
-        if len(args) + len(kwargs) != 1 or len(images) < 2 or torch.is_grad_enabled() or others:
+        if others:
             return self._own(*args, **kwargs)
         # The code depends on the mode, on the size of the images, and on one or several images.
         with torch.inference_mode(False), torch.no_grad():

@@ -1,6 +1,7 @@
 """A frozen classifier that computes faster, for the many passes of a training or a test."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,28 @@ from explainers.explanandum.frozen import Explanandum
 TOLERANCE = 1e-3  # of the logits, relative to the largest
 
 
-class Folding:
+class Speedup(ABC):
+    """A faster way of computing a frozen classifier's passes, put in place by `apply`."""
+
+    @abstractmethod
+    def apply(self) -> bool:
+        """Has the classifier compute faster; returns whether it can."""
+
+    @abstractmethod
+    def undo(self) -> None:
+        """Gives the classifier its own network again."""
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Computes exactly within the block."""
+        self.undo()
+        try:
+            yield
+        finally:
+            self.apply()
+
+
+class Folding(Speedup):
     """Has the convolutions of a frozen classifier do the work of the batch norms behind them.
 
     In eval mode, a batch norm scales and shifts each channel, which the convolution before it can
@@ -88,15 +110,6 @@ class Folding:
                 self.explanandum.model.to(memory_format=torch.contiguous_format)
         self._convolutions.clear()
         self._norms.clear()
-
-    @contextmanager
-    def undone(self) -> Iterator[None]:
-        """Computes exactly within the block."""
-        self.undo()
-        try:
-            yield
-        finally:
-            self.apply()
 
 
 def folded(explanandum: Explanandum) -> Explanandum:
